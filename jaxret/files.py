@@ -1,0 +1,113 @@
+"""Reading plain or gzip files, and writing so that nothing is ever half-written."""
+
+from __future__ import annotations
+
+import gzip
+import hashlib
+import io
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import IO, Any
+
+from jaxret.errors import InputError
+
+
+def existing(path: str | Path) -> Path:
+    """The path itself or its `.gz` twin; raises InputError where neither exists."""
+    path = Path(path)
+    for candidate in (path, path.with_name(path.name + ".gz")):
+        if candidate.is_file():
+            return candidate
+    raise InputError(path, "no such file (nor with .gz)", "Check the path.")
+
+
+def existing_folder(path: str | Path) -> Path:
+    """The path of a folder; raises InputError where there is none."""
+    path = Path(path)
+    if not path.is_dir():
+        raise InputError(path, "no such folder", "Check the path.")
+    return path
+
+
+def open_text(path: str | Path) -> IO[str]:
+    """Opens a UTF-8 text file for reading, plain or `.gz`."""
+    path = existing(path)
+    if path.suffix == ".gz":
+        return io.TextIOWrapper(gzip.open(path), encoding="utf-8", newline="\n")
+    return open(path, encoding="utf-8", newline="\n")
+
+
+@contextmanager
+def atomic(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
+    """Writes to a temporary name beside `path` and renames at the end: all of the file, or none.
+
+    On an error inside the block the temporary file is removed and an older `path` stays as it was.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    encoding = None if "b" in mode else "utf-8"
+    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    try:
+        with os.fdopen(descriptor, mode, encoding=encoding) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.chmod(name, 0o666 & ~_umask())
+        os.replace(name, path)
+    except BaseException:
+        Path(name).unlink(missing_ok=True)
+        raise
+
+
+@contextmanager
+def atomic_folder(path: str | Path) -> Iterator[Path]:
+    """A temporary folder beside `path` that takes its place at the end: all of it, or none."""
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    os.chmod(temporary, 0o777 & ~_umask())
+    try:
+        yield temporary
+        if path.exists():
+            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent)) / path.name
+            os.replace(path, old)
+            os.replace(temporary, path)
+            shutil.rmtree(old.parent)
+        else:
+            os.replace(temporary, path)
+    except BaseException:
+        shutil.rmtree(temporary, ignore_errors=True)
+        raise
+
+
+def write_json(path: str | Path, value: Any) -> None:
+    """Writes `value` as indented UTF-8 JSON, atomically."""
+    with atomic(path) as file:
+        json.dump(value, file, ensure_ascii=False, indent=2)
+        file.write("\n")
+
+
+def read_json(path: str | Path) -> Any:
+    """Reads a JSON file; raises InputError with the line where it is broken."""
+    with open_text(path) as file:
+        try:
+            return json.load(file)
+        except json.JSONDecodeError as error:
+            raise InputError(f"{path}:{error.lineno}", f"broken JSON: {error.msg}", "Mend or remake the file.") from None
+
+
+def sha256(path: str | Path) -> str:
+    """Hexadecimal SHA-256 of a file's bytes."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

@@ -1,0 +1,1 @@
+"""Linen modules: the encoder, its parts and its heads."""

@@ -1,0 +1,1 @@
+"""How arrays live on machines: mesh, precision, checkpoints."""

@@ -1,0 +1,75 @@
+"""The mesh and the one table that maps logical axis names to it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import Any
+
+import flax.linen as nn
+import jax
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
+
+from jaxret.errors import InputError
+
+AXES = ("data", "fsdp", "tensor")
+BATCH = ("data", "fsdp")
+RULES = (
+    ("vocab", "tensor"),
+    ("width", "fsdp"),
+    ("heads", "tensor"),
+    ("mlp", "tensor"),
+    ("projection", None),
+    ("layers", None),
+)
+
+
+def device_mesh(shape: Sequence[int] = (-1, 1, 1), devices: Sequence[Any] | None = None) -> Mesh:
+    """A mesh with axes `data, fsdp, tensor` over all devices; one size may be -1, the rest of the devices.
+
+    Raises:
+      InputError: the shape does not use every device exactly once.
+    """
+    devices = list(jax.devices() if devices is None else devices)
+    shape = tuple(shape)
+    fix = f"Give {len(AXES)} sizes for {', '.join(AXES)} with product {len(devices)}; one may be -1."
+    if len(shape) != len(AXES) or shape.count(-1) > 1 or any(n < 1 and n != -1 for n in shape):
+        raise InputError("mesh_shape", f"{shape} is not a mesh", fix)
+    known = math.prod(n for n in shape if n != -1)
+    sizes = tuple(len(devices) // known if n == -1 else n for n in shape)
+    if math.prod(sizes) != len(devices):
+        raise InputError("mesh_shape", f"{shape} does not fit {len(devices)} devices", fix)
+    return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    """Rows split over the data and fsdp axes."""
+    return NamedSharding(mesh, PartitionSpec(BATCH))
+
+
+def parameter_shardings(boxed: Any, mesh: Mesh) -> Any:
+    """A sharding for each parameter from its logical axis names.
+
+    Args:
+      boxed: abstract variables with their logical axes, as `jax.eval_shape(module.init, ...)` gives them.
+      mesh: where they go.
+
+    Raises:
+      InputError: an axis has no rule, or a parameter's size does not divide over the mesh.
+    """
+    rules = dict(RULES)
+
+    def sharding(path: tuple, box: Any) -> NamedSharding:
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        spec = []
+        for axis, size in zip(box.names, box.value.shape, strict=True):
+            if axis is not None and axis not in rules:
+                raise InputError(f"parameter {name}", f"no rule for logical axis {axis!r}", "Add it to runtime/mesh.py.")
+            place = rules.get(axis) if axis is not None else None
+            if place is not None and size % mesh.shape[place]:
+                problem = f"axis {axis!r} of size {size} does not divide over {mesh.shape[place]} devices of {place!r}"
+                raise InputError(f"parameter {name}", problem, "Choose another mesh_shape or size.")
+            spec.append(place)
+        return NamedSharding(mesh, PartitionSpec(*spec))
+
+    return jax.tree_util.tree_map_with_path(sharding, boxed, is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned))

@@ -1,0 +1,70 @@
+"""The representations of many texts on the host, ragged where they are ragged."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Ragged:
+    """Rows of different lengths as one flat array; row `i` is `values[offsets[i]:offsets[i + 1]]`."""
+
+    values: np.ndarray
+    offsets: np.ndarray
+
+    def __len__(self) -> int:
+        return len(self.offsets) - 1
+
+    @property
+    def lengths(self) -> np.ndarray:
+        """Length of each row, `[n]`."""
+        return np.diff(self.offsets)
+
+    def row(self, index: int) -> np.ndarray:
+        """One row."""
+        return self.values[self.offsets[index] : self.offsets[index + 1]]
+
+    def padded(self, rows: np.ndarray, length: int) -> np.ndarray:
+        """The chosen rows `[n length ...]`; a short row is filled up with its first value, an empty one with zeros."""
+        starts, sizes = self.offsets[rows], self.lengths[rows]
+        if not len(self.values):
+            return np.zeros((len(rows), length, *self.values.shape[1:]), self.values.dtype)
+        places = np.arange(length)[None, :]
+        index = starts[:, None] + np.where(places < sizes[:, None], places, 0)
+        filled = self.values[np.minimum(index, len(self.values) - 1)]
+        filled[sizes == 0] = 0
+        return filled
+
+    @classmethod
+    def from_rows(cls, rows: Sequence[np.ndarray]) -> Ragged:
+        """Joins rows."""
+        offsets = np.concatenate([[0], np.cumsum([len(row) for row in rows], dtype=np.int64)])
+        return cls(np.concatenate(rows), offsets)
+
+    @classmethod
+    def joined(cls, parts: Sequence[Ragged]) -> Ragged:
+        """Several, one after the other."""
+        lengths = np.concatenate([part.lengths for part in parts])
+        return cls(np.concatenate([part.values for part in parts]), np.concatenate([[0], np.cumsum(lengths)]))
+
+
+@dataclass(frozen=True)
+class Vectors:
+    """What a model made of `n` texts; None where it lacks the head.
+
+    Attributes:
+      dense: `[n e]` float32.
+      tokens: `[n (l) k]` float32, only the tokens that take part in MaxSim.
+      term_ids, term_weights: `[n (m)]` int32 and float32, the non-zero lexical weights by ascending term.
+    """
+
+    dense: np.ndarray | None = None
+    tokens: Ragged | None = None
+    term_ids: Ragged | None = None
+    term_weights: Ragged | None = None
+
+    def __len__(self) -> int:
+        return len(next(part for part in (self.dense, self.tokens, self.term_ids) if part is not None))

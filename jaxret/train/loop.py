@@ -1,0 +1,173 @@
+"""One trainer: data, objective and optimiser in; a workdir with checkpoints out. The same workdir resumes."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+import optax
+
+from jaxret.data.text import TextConfig
+from jaxret.data.tokenizer import Tokenizer
+from jaxret.errors import InputError
+from jaxret.files import read_json, write_json
+from jaxret.nn.retriever import RetrieverConfig
+from jaxret.runtime.checkpoints import Checkpoints
+from jaxret.runtime.manifest import machine, manifest
+from jaxret.runtime.mesh import batch_sharding, device_mesh
+from jaxret.runtime.model import DESCRIPTION, Model
+from jaxret.train.progress import reporter
+from jaxret.train.step import TrainState, fresh_state, jitted_step, state_shardings, train_step
+
+
+def train(
+    workdir: str,
+    *,
+    retriever: RetrieverConfig,
+    text: TextConfig,
+    vocabulary: str,
+    batches: Callable[..., Iterator[dict[str, np.ndarray]]],
+    objective: Callable[..., Any],
+    optimizer: Callable[[int], optax.GradientTransformation],
+    steps: int,
+    global_batch_size: int,
+    seed: int = 0,
+    mesh_shape: Sequence[int] = (-1, 1, 1),
+    precision: str = "auto",
+    save_interval_steps: int = 1000,
+    keep: int = 2,
+    log_period: int = 10,
+    facts: dict[str, Any] | None = None,
+) -> Path:
+    """Trains until `steps` and returns the workdir; continues from its latest checkpoint where there is one.
+
+    Args:
+      workdir: holds the model's description, `checkpoints/<step>`, `tensorboard/` and `manifest.json`.
+      retriever: sizes and heads; vocabulary size and skip-list are filled in from the vocabulary.
+      text: the text template.
+      vocabulary: a SentencePiece model.
+      batches: `(tokenizer, text, global_batch_size=, seed=, cache_dir=, start=, process_index=, process_count=)`
+        gives this process's rows of each global batch, from batch `start` on.
+      objective: `(apply, params, state, batch, rng) -> (loss, (state, metrics))`.
+      optimizer: `(steps) -> GradientTransformation`.
+      steps: total number of steps.
+      global_batch_size: rows of a batch over all devices and processes.
+      seed: of initialisation, data order and dropout.
+      mesh_shape: sizes of `data, fsdp, tensor`; one may be -1.
+      precision: "auto", "float32" or "bfloat16" products.
+      save_interval_steps: steps between checkpoints.
+      keep: checkpoints kept besides step 0.
+      log_period: steps between reports.
+      facts: what else the manifest should say.
+
+    Raises:
+      InputError: bad sizes, data, vocabulary or checkpoint, before anything is compiled.
+    """
+    mesh = device_mesh(mesh_shape)
+    _check_sizes(steps, global_batch_size, mesh)
+    tokenizer = Tokenizer.load(vocabulary)
+    model = Model(for_vocabulary(retriever, tokenizer), text, tokenizer, precision)
+    folder = Path(workdir)
+    _claim(folder, model)
+    optimizer_ = optimizer(steps)
+    abstract, shardings = abstract_state(model, optimizer_, seed, mesh)
+    checkpoints = Checkpoints(folder / "checkpoints", keep=keep)
+    try:
+        state, first = _starting_state(checkpoints, model, optimizer_, seed, abstract, shardings)
+        stream = batches(
+            tokenizer=tokenizer,
+            text=text,
+            global_batch_size=global_batch_size,
+            seed=seed,
+            cache_dir=folder / "examples",
+            start=first,
+            process_index=jax.process_index(),
+            process_count=jax.process_count(),
+        )
+        if jax.process_index() == 0:
+            described = dataclasses.asdict(model.config) | {"skip_ids": len(model.config.skip_ids)}
+            record = manifest(seed=seed, steps=steps, global_batch_size=global_batch_size, **machine(mesh), **(facts or {}))
+            write_json(folder / "manifest.json", record | {"retriever": described, "first_step": first})
+        step = functools.partial(
+            train_step, apply=model.apply, objective=objective, optimizer=optimizer_, seed=seed
+        )
+        with reporter(folder / "tensorboard", first, steps, global_batch_size, active=jax.process_index() == 0) as report:
+            run = jitted_step(step, shardings, mesh)
+            for number in range(first + 1, steps + 1):
+                state, metrics = run(state, global_batch(next(stream), mesh))
+                if report and (number % log_period == 0 or number == steps):
+                    report.log(number, {name: float(value) for name, value in metrics.items()})
+                if number % save_interval_steps == 0 or number == steps:
+                    _save(checkpoints, number, state)
+    finally:
+        checkpoints.close()
+    return folder
+
+
+def for_vocabulary(config: RetrieverConfig, tokenizer: Tokenizer) -> RetrieverConfig:
+    """The configuration with the vocabulary's size and its punctuation as the skip-list."""
+    encoder = dataclasses.replace(config.encoder, vocab_size=tokenizer.size)
+    return dataclasses.replace(config, encoder=encoder, skip_ids=tuple(sorted(tokenizer.skiplist())))
+
+
+def abstract_state(
+    model: Model, optimizer: optax.GradientTransformation, seed: int, mesh: jax.sharding.Mesh
+) -> tuple[TrainState, TrainState]:
+    """Shapes with shardings, and the shardings alone, of the whole training state."""
+    shapes = jax.eval_shape(lambda: fresh_state(lambda: model.init(seed), optimizer, {}))
+    params = jax.tree.map(lambda x: x.sharding, model.abstract_params(mesh))
+    shardings = state_shardings(shapes, params, optimizer, mesh)
+    abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
+    return abstract, shardings
+
+
+def global_batch(local: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
+    """This process's rows as its part of the global batch, on the devices."""
+    sharding = batch_sharding(mesh)
+    return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in local.items()}
+
+
+def _starting_state(checkpoints, model, optimizer, seed, abstract, shardings) -> tuple[TrainState, int]:
+    steps = checkpoints.steps()
+    if not steps:
+        init = jax.jit(lambda: fresh_state(lambda: model.init(seed), optimizer, {}), out_shardings=shardings)
+        state = init()
+        _save(checkpoints, 0, state)
+        return state, 0
+    rest = abstract.replace(params=None)
+    params, rest, position = checkpoints.restore(steps[-1], abstract.params, rest)
+    return rest.replace(params=params), position["batches"]
+
+
+def _save(checkpoints: Checkpoints, step: int, state: TrainState) -> None:
+    checkpoints.save(step, state.params, state.replace(params=None), {"batches": step})
+
+
+def _claim(folder: Path, model: Model) -> None:
+    """Describes the model in the workdir, or makes sure that the workdir holds this very model."""
+    if (folder / DESCRIPTION).exists():
+        before = Model.load_description(folder)
+        if (before.config, before.text, before.tokenizer.fingerprint) != (
+            model.config,
+            model.text,
+            model.tokenizer.fingerprint,
+        ):
+            fix = "Use the configuration that made it, or a new workdir."
+            raise InputError(folder / DESCRIPTION, "the workdir holds another model", fix)
+    elif jax.process_index() == 0:
+        folder.mkdir(parents=True, exist_ok=True)
+        model.save_description(folder)
+
+
+def _check_sizes(steps: int, global_batch_size: int, mesh: jax.sharding.Mesh) -> None:
+    if steps < 1:
+        raise InputError("train.steps", f"{steps} is not a number of steps", "Give 1 or more.")
+    rows = mesh.shape["data"] * mesh.shape["fsdp"]
+    if global_batch_size < 1 or global_batch_size % rows:
+        problem = f"{global_batch_size} rows do not divide over {rows} devices (data x fsdp)"
+        raise InputError("train.global_batch_size", problem, f"Give a multiple of {rows}.")

@@ -1,0 +1,1 @@
+"""What a step minimises: short functions that compose losses with the model."""
