@@ -1,0 +1,1 @@
+"""Sources, tokens, training examples and batches."""
