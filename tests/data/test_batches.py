@@ -1,5 +1,4 @@
 import itertools
-import time
 
 import numpy as np
 import pytest
@@ -137,15 +136,3 @@ def test_wrong_sizes(beir_folder, batches):
             batches([path], 1, **{"group": 1, **place})
     with pytest.raises(InputError, match="nothing to train on"):
         batches([], 1)
-
-
-def test_fast_enough_for_the_demo(demo, vocabulary, tmp_path):
-    kwargs = {"global_batch_size": 64, "train_group_size": 1, "seed": 0, "cache_dir": tmp_path}
-    next(training_batches([Source(demo / "jaquad")], vocabulary, TextConfig(), **kwargs))
-    begin = time.process_time()
-    iterator = training_batches([Source(demo / "jaquad")], vocabulary, TextConfig(), start=5000, **kwargs)
-    next(iterator)
-    assert time.process_time() - begin < 4, "0.3 s"
-    begin = time.process_time()
-    list(itertools.islice(iterator, 40))
-    assert time.process_time() - begin < 40 * 64 / 500, "6,000 examples a CPU second; training uses 200"

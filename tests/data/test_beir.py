@@ -1,5 +1,4 @@
 import gzip
-import time
 
 import pytest
 
@@ -155,9 +154,7 @@ def test_missing_folder_and_file(tmp_path, beir_folder):
 
 
 def test_the_demo_set_is_whole(demo):
-    begin = time.process_time()
     train = BeirFolder(demo / "jaquad").validated("train")
-    assert time.process_time() - begin < 3, "0.4 s without type checks"
     dev, test = BeirFolder(demo / "jaquad-dev").validated("dev"), BeirFolder(demo / "jsquad").validated("test")
     assert (len(train.corpus), len(train.qrels("train"))) == (9_713, 31_748)
     assert (len(dev.corpus), len(dev.qrels("dev"))) == (1_431, 985)
@@ -172,7 +169,7 @@ def test_the_demo_set_is_what_its_readme_says(demo):
     rows = [
         line.split("|")[1:4] for line in (demo / "README.md").read_text().splitlines() if ".gz`" in line and "|" in line
     ]
-    assert len(rows) == 10
+    assert len(rows) == 9
     for name, size, digest in rows:
         content = (demo / name.strip(" `")).read_bytes()
         assert (len(content), hashlib.sha256(content).hexdigest()) == (int(size), digest.strip())
