@@ -9,6 +9,7 @@ import json
 import os
 import shutil
 import tempfile
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -34,7 +35,7 @@ def existing_folder(path: str | Path) -> Path:
     return path
 
 
-def open_text(path: str | Path) -> IO[str]:
+def open_text(path: str | Path) -> io.TextIOWrapper:
     """Opens a UTF-8 text file for reading, plain or `.gz`."""
     path = existing(path)
     if path.suffix == ".gz":
@@ -94,11 +95,14 @@ def write_json(path: str | Path, value: Any) -> None:
 
 def read_json(path: str | Path) -> Any:
     """Reads a JSON file; raises InputError with the line where it is broken."""
+    place, fix = str(path), "Mend or remake the file."
     with open_text(path) as file:
         try:
             return json.load(file)
         except json.JSONDecodeError as error:
-            raise InputError(f"{path}:{error.lineno}", f"broken JSON: {error.msg}", "Mend or remake the file.") from None
+            raise InputError(f"{place}:{error.lineno}", f"broken JSON: {error.msg}", fix) from None
+        except (UnicodeDecodeError, EOFError, gzip.BadGzipFile, zlib.error) as error:
+            raise InputError(place, f"broken JSON: {error}", fix) from None
 
 
 def sha256(path: str | Path) -> str:

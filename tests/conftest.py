@@ -1,5 +1,8 @@
 """Strict by default: 8 emulated devices, no silent broadcasting, shapes and types checked, warnings are errors."""
 
+# ruff: noqa: E402 (the environment comes before jax)
+
+import json
 import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -10,9 +13,12 @@ from jaxtyping import install_import_hook
 
 install_import_hook("jaxret", "beartype.beartype")
 
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
+import numpy as np
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
@@ -20,7 +26,71 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 ROOT = Path(__file__).parents[1]
 
 
+ANIMALS = ("cat", "dog", "owl", "fox", "hen", "pig", "ant", "bee")
+PLACES = ("in the garden", "on the hill", "by the river", "under a tree, alone")
+DOCUMENTS = [
+    (
+        f"{animal}{number}",
+        animal,
+        f"The {animal} sleeps {place}. {'It dreams of rain and of bread. ' * (number % 3)}".strip(),
+    )
+    for animal in ANIMALS
+    for number, place in enumerate(PLACES)
+]
+
+
 @pytest.fixture(scope="session")
 def root() -> Path:
     """The project's folder."""
     return ROOT
+
+
+@pytest.fixture(scope="session")
+def random_params() -> Callable[..., Any]:
+    """Fills parameters with random numbers of a size that lets every one of them matter."""
+
+    def fill(params: Any, seed: int = 0) -> Any:
+        random = np.random.default_rng(seed)
+
+        def filled(x: Any) -> jax.Array:
+            width = x.shape[-2] if x.ndim > 1 else 1
+            return jax.numpy.asarray(random.normal(size=x.shape) / np.sqrt(width) + (x.ndim == 1), x.dtype)
+
+        return jax.tree.map(filled, params)
+
+    return fill
+
+
+@pytest.fixture(scope="session")
+def beir_of_animals(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A BEIR folder of 32 documents, each with one training query."""
+    folder = tmp_path_factory.mktemp("animals")
+    (folder / "qrels").mkdir()
+    rows = [{"_id": name, "title": title, "text": text} for name, title, text in DOCUMENTS]
+    queries = [{"_id": f"q{name}", "text": f"where is the {title}? {name}"} for name, title, _ in DOCUMENTS]
+    for file, records in (("corpus", rows), ("queries", queries)):
+        (folder / f"{file}.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    pairs = "".join(f"q{name}\t{name}\t1\n" for name, _, _ in DOCUMENTS)
+    (folder / "qrels" / "train.tsv").write_text(f"query-id\tcorpus-id\tscore\n{pairs}")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tokenizer() -> Any:
+    """A vocabulary of some 300 ids, most of them bytes."""
+    from jaxret.data.tokenizer import Tokenizer, trained_vocabulary
+
+    return Tokenizer(trained_vocabulary([text for _, _, text in DOCUMENTS], 300))
+
+
+@pytest.fixture(scope="session")
+def model(tokenizer: Any) -> Any:
+    """A tiny retriever with all three heads."""
+    from jaxret.data.text import TextConfig
+    from jaxret.nn.encoder import EncoderConfig
+    from jaxret.nn.retriever import RetrieverConfig
+    from jaxret.runtime.model import Model
+
+    encoder = EncoderConfig(vocab_size=tokenizer.size, width=16, num_layers=2, num_heads=2, mlp_width=12)
+    config = RetrieverConfig(encoder, dense_width=8, token_width=6, skip_ids=tuple(sorted(tokenizer.skiplist())))
+    return Model(config, TextConfig(query_max_len=10, passage_max_len=40), tokenizer)

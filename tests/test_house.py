@@ -8,7 +8,18 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parents[1]
-FLOORS = {"errors": 0, "files": 0, "ops": 0, "nn": 1, "data": 1, "runtime": 2, "train": 3, "search": 3, "eval": 4, "cli": 5}
+FLOORS = {
+    "errors": 0,
+    "files": 1,
+    "ops": 1,
+    "nn": 2,
+    "data": 2,
+    "runtime": 3,
+    "train": 4,
+    "search": 4,
+    "eval": 5,
+    "cli": 6,
+}
 GROUND = {"jax", "numpy", "jaxtyping", "typing", "collections", "functools", "math", "dataclasses", "__future__"}
 FILES = sorted((ROOT / "jaxret").rglob("*.py"))
 
@@ -43,7 +54,9 @@ def test_imports_point_down(path: Path):
             assert module.split(".")[0] in GROUND | {"jaxret"}, f"{path} imports {module}: ops are pure"
 
 
-@pytest.mark.parametrize("path", [p for p in ROOT.rglob("*.py") if not set(p.relative_to(ROOT).parts) & {".venv", "build"}], ids=str)
+@pytest.mark.parametrize(
+    "path", [p for p in ROOT.rglob("*.py") if not set(p.relative_to(ROOT).parts) & {".venv", "build"}], ids=str
+)
 def test_files_are_small(path: Path):
     lines = path.read_text().count("\n")
     assert lines <= 400, f"{path} has {lines} lines"

@@ -53,4 +53,6 @@ class SelfAttention(nn.Module):
         q, k, v = jnp.moveaxis(qkv, (2, 3), (0, 2))
         tables = rotary_tables(l, d // self.num_heads, self.rope_base)
         mixed = attended(rotated(q, *tables), rotated(k, *tables), v, mask)
-        return Dense(d, ("heads", "width"), kernel_init=RESIDUAL_INIT, name="output")(jnp.moveaxis(mixed, 1, 2).reshape(b, l, d))
+        return Dense(d, ("heads", "width"), kernel_init=RESIDUAL_INIT, name="output")(
+            jnp.moveaxis(mixed, 1, 2).reshape(b, l, d)
+        )

@@ -8,6 +8,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxret.errors import InputError
 from jaxret.nn.attention import SelfAttention
 from jaxret.nn.layers import GatedMLP, RMSNorm
 
@@ -23,6 +24,11 @@ class EncoderConfig:
     mlp_width: int = 256
     rope_base: float = 10_000.0
     dropout: float = 0.0
+
+    def __post_init__(self):
+        if self.num_heads < 1 or self.width % (2 * self.num_heads):
+            problem = f"{self.num_heads} heads do not divide a width of {self.width} into even parts"
+            raise InputError("EncoderConfig.num_heads", problem, "Make width a multiple of 2 x num_heads.")
 
 
 class Layer(nn.Module):

@@ -32,7 +32,9 @@ class Dense(nn.Module):
         kernel = self.param("kernel", init, (x.shape[-1], self.features))
         y = dense_product(x.reshape(-1, *x.shape[-2:]), kernel.astype(x.dtype)).reshape(*x.shape[:-1], self.features)
         if self.use_bias:
-            bias = self.param("bias", nn.with_logical_partitioning(nn.initializers.zeros, self.axes[-1:]), (self.features,))
+            bias = self.param(
+                "bias", nn.with_logical_partitioning(nn.initializers.zeros, self.axes[-1:]), (self.features,)
+            )
             y = y + bias.astype(y.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
         return y
 

@@ -8,12 +8,17 @@ from typing import Literal
 import flax.linen as nn
 import flax.struct
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxret.errors import InputError
 from jaxret.nn.encoder import Encoder, EncoderConfig
 from jaxret.nn.heads import DenseHead, LexicalHead, MultiVectorHead
+from jaxret.ops.vectors import POOLINGS
 
 Side = Literal["query", "passage"]
+HEADS = ("dense", "lexical", "multi_vector")
+OnEither = Array | np.ndarray  # on devices or on the host
 
 
 @dataclass(frozen=True)
@@ -31,7 +36,7 @@ class RetrieverConfig:
     """
 
     encoder: EncoderConfig
-    heads: tuple[str, ...] = ("dense", "lexical", "multi_vector")
+    heads: tuple[str, ...] = HEADS
     dense_width: int = 128
     token_width: int = 64
     pooling: str = "cls"
@@ -40,6 +45,14 @@ class RetrieverConfig:
     attend_to_expansion: bool = True
     special_ids: tuple[int, ...] = (0, 1, 2, 3, 4, 5, 6)
     skip_ids: tuple[int, ...] = ()
+
+    def __post_init__(self):
+        choices = {"heads": HEADS, "pooling": tuple(POOLINGS)}
+        for name, found in (("heads", self.heads), ("pooling", (self.pooling,))):
+            wrong = [value for value in found if value not in choices[name]]
+            if wrong or not found:
+                fix = f"Choose from {', '.join(choices[name])}."
+                raise InputError(f"RetrieverConfig.{name}", f"{found!r} is unknown or empty", fix)
 
 
 @flax.struct.dataclass
@@ -55,11 +68,11 @@ class Embeddings:
       vocab_size: the length of a lexical vector.
     """
 
-    token_ids: Int[Array, "b l"]
-    mask: Bool[Array, "b l"]
-    dense: Float[Array, "b e"] | None
-    lexical: Float[Array, "b l"] | None
-    tokens: Float[Array, "b l k"] | None
+    token_ids: Int[OnEither, "b l"]
+    mask: Bool[OnEither, "b l"]
+    dense: Float[OnEither, "b e"] | None
+    lexical: Float[OnEither, "b l"] | None
+    tokens: Float[OnEither, "b l k"] | None
     vocab_size: int = flax.struct.field(pytree_node=False)
 
 

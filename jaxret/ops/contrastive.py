@@ -8,7 +8,11 @@ from jaxtyping import Array, Bool, Float, Int
 
 
 def info_nce(
-    scores: Float[Array, "b c"], positive: Int[Array, " b"], temperature: float, *, where: Bool[Array, "b c"] | None = None
+    scores: Float[Array, "b c"],
+    positive: Int[Array, " b"],
+    temperature: float,
+    *,
+    where: Bool[Array, "b c"] | None = None,
 ) -> Float[Array, " b"]:
     """`-log softmax(scores / temperature)` at the positive column (van den Oord et al. 2018, eq. 4).
 

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int
 def maxsim(
     q: Float[Array, "b s k"], d: Float[Array, "c t k"], q_mask: Bool[Array, "b s"], d_mask: Bool[Array, "c t"]
 ) -> Float[Array, "b c"]:
-    """For each query token the best document token, summed over query tokens (ColBERT, Khattab and Zaharia 2020, eq. 3).
+    """For each query token the best document token, summed over them (ColBERT, Khattab and Zaharia 2020, eq. 3).
 
     Padding is invisible: masked document tokens are -inf before the maximum, masked query tokens 0 before the
     sum. A document without any kept token scores 0. Products accumulate in float32. The token scores

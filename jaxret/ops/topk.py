@@ -27,9 +27,8 @@ def empty_top_k(num_queries: int, k: int) -> TopK:
 
 def merged(parts: TopK, k: int) -> TopK:
     """The best k of `[b m]` candidates in any order, m >= k; no position may occur twice."""
-    # Adding zero turns -0.0 into 0.0, so that the two tie.
-    scores, positions = lax.sort((-(parts.scores + 0.0), parts.positions), num_keys=2)
-    return TopK(-scores[:, :k] + 0.0, positions[:, :k])
+    scores, positions = lax.sort((-parts.scores, parts.positions), num_keys=2)
+    return TopK(_one_zero(-scores[:, :k]), positions[:, :k])
 
 
 def scanned_top_k(
@@ -47,7 +46,7 @@ def scanned_top_k(
 
     def step(best: TopK, block: tuple[Any, Int[Array, " c"]]) -> tuple[TopK, None]:
         documents, places = block
-        scores = jnp.where((places == EMPTY)[None, :], -jnp.inf, score(queries, documents))
+        scores = jnp.where((places == EMPTY)[None, :], -jnp.inf, _one_zero(score(queries, documents)))
         top, index = lax.top_k(scores, min(k, scores.shape[1]))
         found = TopK(top, jnp.where(top == -jnp.inf, EMPTY, jnp.take(places, index)))
         return merged(TopK(*(jnp.concatenate(pair, axis=1) for pair in zip(best, found, strict=True))), k), None
@@ -56,3 +55,7 @@ def scanned_top_k(
     best, _ = lax.scan(step, empty_top_k(num_queries, k), (blocks, positions))
     return best
 
+
+def _one_zero(scores: Float[Array, "b c"]) -> Float[Array, "b c"]:
+    """-0.0 as 0.0: `lax.top_k` ranks them apart, and XLA drops an addition of zero."""
+    return jnp.where(scores == 0, 0.0, scores)

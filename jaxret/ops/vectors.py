@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float
 def unit(x: Float[Array, "*n k"], epsilon: float = 1e-12) -> Float[Array, "*n k"]:
     """Vectors of length one; a zero vector stays zero and its gradient is zero, not NaN."""
     squared = jnp.sum(jnp.square(x.astype(jnp.float32)), axis=-1, keepdims=True)
-    inverse = jax.lax.rsqrt(jnp.maximum(squared, epsilon))
+    inverse = jnp.where(squared > epsilon, jax.lax.rsqrt(jnp.maximum(squared, epsilon)), 0.0)
     return (x.astype(jnp.float32) * inverse).astype(x.dtype)
 
 

@@ -12,7 +12,18 @@ from typing import Any
 
 import jaxret
 
-PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "numpy", "sentencepiece", "tensorflow", "seqio", "bm25s")
+PACKAGES = (
+    "jax",
+    "jaxlib",
+    "flax",
+    "optax",
+    "orbax-checkpoint",
+    "numpy",
+    "sentencepiece",
+    "tensorflow",
+    "seqio",
+    "bm25s",
+)
 
 
 def manifest(**facts: Any) -> dict[str, Any]:

@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import flax.linen as nn
 import jax
+from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxret.errors import InputError
@@ -47,6 +48,29 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, PartitionSpec(BATCH))
 
 
+def all_pairs(score: Callable[[Any, Any], Any], q: Any, d: Any) -> Any:
+    """`score(q, d)`: each device takes its own rows of `q` against all rows of `d`, which are gathered once.
+
+    Left to itself the partitioner adds up each document's gradient over the devices inside MaxSim's loop over
+    documents. Here one reduce-scatter after the loop does it. Outside `jitted_step` it is plain `score(q, d)`.
+
+    Args:
+      score: pytrees with `b` and `c` rows to arrays with `b` rows.
+      q, d: split over the mesh as batches are.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty or all(mesh.shape[axis] == 1 for axis in BATCH):
+        return score(q, d)
+
+    def local(q: Any, d: Any) -> Any:
+        return score(q, jax.tree.map(lambda x: lax.all_gather(x, BATCH, tiled=True), d))
+
+    rows = PartitionSpec(BATCH)
+    return jax.shard_map(
+        local, mesh=mesh, in_specs=(rows, rows), out_specs=rows, axis_names=set(BATCH), check_vma=False
+    )(q, d)
+
+
 def parameter_shardings(boxed: Any, mesh: Mesh) -> Any:
     """A sharding for each parameter from its logical axis names.
 
@@ -64,7 +88,9 @@ def parameter_shardings(boxed: Any, mesh: Mesh) -> Any:
         spec = []
         for axis, size in zip(box.names, box.value.shape, strict=True):
             if axis is not None and axis not in rules:
-                raise InputError(f"parameter {name}", f"no rule for logical axis {axis!r}", "Add it to runtime/mesh.py.")
+                raise InputError(
+                    f"parameter {name}", f"no rule for logical axis {axis!r}", "Add it to runtime/mesh.py."
+                )
             place = rules.get(axis) if axis is not None else None
             if place is not None and size % mesh.shape[place]:
                 problem = f"axis {axis!r} of size {size} does not divide over {mesh.shape[place]} devices of {place!r}"

@@ -83,14 +83,16 @@ class Model:
             text = TextConfig(**record["text"])
             precision = record["precision"]
         except (KeyError, TypeError) as error:
-            raise InputError(path, f"not a description of a retriever ({error})", "Remake it with jaxret train.") from None
+            raise InputError(
+                path, f"not a description of a retriever ({error})", "Remake it with jaxret train."
+            ) from None
         return cls(config, text, Tokenizer.load(folder / VOCABULARY), precision)
 
 
 def load_model(workdir: str | Path, mesh: Mesh, step: int | None = None) -> tuple[Model, Any, int]:
     """A trained model, its parameters placed on the mesh, and the step they are of (the latest by default)."""
     model = Model.load_description(workdir)
-    checkpoints = Checkpoints(Path(workdir) / "checkpoints")
+    checkpoints = Checkpoints(Path(workdir) / "checkpoints", read_only=True)
     try:
         params, step = checkpoints.restore_params(model.abstract_params(mesh), step)
     finally:

@@ -21,6 +21,6 @@ def compute_dtype(name: str = "auto") -> jnp.dtype:
     return jnp.dtype(name)
 
 
-def cast(params: Any, dtype: jnp.dtype) -> Any:
-    """Floating parameters in the compute dtype; called once, where the model is applied."""
-    return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, params)
+def cast(tree: Any, dtype: jnp.dtype) -> Any:
+    """The floating arrays of a pytree in the compute dtype; parameters are cast once, where the model is applied."""
+    return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)

@@ -82,9 +82,10 @@ def encode_corpus(
     return store
 
 
-def open_store(store: str | Path, encoder: TextEncoder, corpus: Corpus) -> tuple[list[str], Vectors]:
-    """Ids and vectors of a store, after making sure that this model made it of this corpus."""
-    check_identity(Path(store) / MANIFEST, read_manifest(store), identity(encoder, corpus))
+def open_store(store: str | Path, encoder: TextEncoder, corpus: Corpus | None = None) -> tuple[list[str], Vectors]:
+    """Ids and vectors of a store, after making sure that this model made it, and of this corpus where one is given."""
+    wanted = {"model": model_fingerprint(encoder)} if corpus is None else identity(encoder, corpus)
+    check_identity(Path(store) / MANIFEST, read_manifest(store), wanted)
     ids, vectors, _ = read_vectors(store)
     return ids, vectors
 
@@ -95,3 +96,11 @@ def check_identity(place: Path, found: dict[str, Any], wanted: dict[str, Any]) -
     if different:
         problem = f"made with another {' and another '.join(different)}"
         raise InputError(place, problem, "Encode the corpus again, into a new folder.")
+
+
+def encoded_now(
+    encoder: TextEncoder, corpus: Corpus, progress: Callable[[int], None] | None = None
+) -> tuple[list[str], Vectors]:
+    """Ids and vectors of a corpus, in the order of a store, without writing one."""
+    texts = passage_texts(corpus, encoder.model.text.title_separator)
+    return sorted(corpus.ids, reverse=True), encoder.passages(texts, progress)

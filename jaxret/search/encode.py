@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxret.data.text import padded, passage_ids, query_ids
-from jaxret.nn.retriever import Embeddings, Side
+from jaxret.nn.retriever import Embeddings, RetrieverConfig, Side
 from jaxret.runtime.mesh import batch_sharding
 from jaxret.runtime.model import Model
 from jaxret.search.lengths import by_bucket
@@ -42,6 +42,8 @@ class TextEncoder:
         return self._vectors(passage_ids(self.model.tokenizer, self.model.text, texts), "passage", progress)
 
     def _vectors(self, rows: list[list[int]], side: Side, progress: Callable[[int], None] | None) -> Vectors:
+        if not rows:
+            return _no_vectors(self.model.config)
         parts: list[Any] = [None] * len(rows)
         for chosen, embeddings in self._embedded(rows, side):
             for place, row in enumerate(chosen):
@@ -67,6 +69,21 @@ class TextEncoder:
                 # A short last batch is filled up, so that each bucket has one shape.
                 ids = np.concatenate([ids, np.repeat(ids[:1], size - len(ids), axis=0)])
                 yield chosen, jax.device_get(self._apply(self.params, jax.device_put(ids, sharding), side))
+
+
+def _no_vectors(config: RetrieverConfig) -> Vectors:
+    """The vectors of no text at all."""
+
+    def ragged(dtype: Any, *width: int) -> Ragged:
+        return Ragged(np.zeros((0, *width), dtype), np.zeros(1, np.int64))
+
+    lexical = "lexical" in config.heads
+    return Vectors(
+        dense=np.zeros((0, config.dense_width), np.float32) if "dense" in config.heads else None,
+        tokens=ragged(np.float32, config.token_width) if "multi_vector" in config.heads else None,
+        term_ids=ragged(np.int32) if lexical else None,
+        term_weights=ragged(np.float32) if lexical else None,
+    )
 
 
 def _one_text(embeddings: Embeddings, row: int) -> tuple:

@@ -20,8 +20,9 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxret.errors import InputError
 from jaxret.ops.topk import EMPTY, TopK, merged, scanned_top_k
 from jaxret.runtime.mesh import AXES
+from jaxret.runtime.precision import cast, compute_dtype
 from jaxret.search.lengths import by_bucket
-from jaxret.search.vectors import Ragged, Vectors
+from jaxret.search.vectors import Vectors
 
 TILE_TOKENS = 1024
 BLOCK_DOCUMENTS = 1024
@@ -83,13 +84,11 @@ def sharded_top_k(score: Callable, k: int, mesh: Mesh) -> Callable[[Any, Any, In
 
     def local(queries: Any, blocks: Any, positions: Int[Array, "n c"]) -> TopK:
         best = scanned_top_k(score, queries, blocks, positions, k)
-        gathered = TopK(*(lax.all_gather(part, AXES, axis=1, tiled=True) for part in best))
-        return merged(gathered, k)
+        gathered = (jnp.moveaxis(lax.all_gather(part, AXES), 0, 1) for part in best)
+        return merged(TopK(*(part.reshape(part.shape[0], -1) for part in gathered)), k)
 
     spread, whole = PartitionSpec(AXES), PartitionSpec()
-    return jax.jit(
-        jax.shard_map(local, mesh=mesh, in_specs=(whole, spread, spread), out_specs=whole, check_vma=False)
-    )
+    return jax.jit(jax.shard_map(local, mesh=mesh, in_specs=(whole, spread, spread), out_specs=whole, check_vma=False))
 
 
 class ExactSearch:
@@ -101,31 +100,39 @@ class ExactSearch:
       mesh: the devices that share the corpus.
       k: results a query.
       vocab_size: length of a lexical vector (for "lexical" only).
+      dtype: of the vectors in the products; scores are float32 whatever it is.
 
     Raises:
       InputError: k is larger than the corpus, or the corpus lacks the representation.
     """
 
-    def __init__(self, mode: str, corpus: Vectors, mesh: Mesh, k: int, vocab_size: int | None = None):
+    def __init__(
+        self, mode: str, corpus: Vectors, mesh: Mesh, k: int, vocab_size: int | None = None, dtype: str = "float32"
+    ):
         if mode not in SCORES:
             raise InputError("mode", f"unknown {mode!r}", f"Choose one of {', '.join(SCORES)}.")
         if not 1 <= k <= len(corpus):
             raise InputError("k", f"{k} results of a corpus of {len(corpus)} documents", f"Give 1 to {len(corpus)}.")
+        held = {"dense": corpus.dense, "lexical": corpus.term_ids, "multi_vector": corpus.tokens}
+        if held[mode] is None:
+            raise InputError("mode", f"the corpus has no {mode} vectors", "Encode it with a model that has this head.")
         self.mode, self.k, self._vocab_size = mode, k, vocab_size
         self._top_k = sharded_top_k(SCORES[mode], k, mesh)
         self._whole = NamedSharding(mesh, PartitionSpec())
         spread = NamedSharding(mesh, PartitionSpec(AXES))
-        self._groups = [jax.device_put(group, spread) for group in BLOCKS[mode](corpus, mesh.devices.size)]
+        self._dtype = compute_dtype(dtype)
+        groups = BLOCKS[mode](corpus, mesh.devices.size)
+        self._groups = [jax.device_put(cast(group, self._dtype), spread) for group in groups]
         self._merge = jax.jit(partial(merged, k=k))
 
     def __call__(
         self, queries: Vectors, progress: Callable[[int], None] | None = None
     ) -> tuple[Float[np.ndarray, "q k"], Int[np.ndarray, "q k"]]:
         """Scores and positions of the best k documents for each query, best first; ties by ascending position."""
-        found = []
+        found = [TopK(np.zeros((0, self.k), np.float32), np.zeros((0, self.k), np.int32))]
         for rows in range(0, len(queries), QUERY_BATCH):
             count = min(QUERY_BATCH, len(queries) - rows)
-            batch = jax.device_put(self._query_batch(queries, rows, count), self._whole)
+            batch = jax.device_put(cast(self._query_batch(queries, rows, count), self._dtype), self._whole)
             parts = [self._top_k(batch, *group) for group in self._groups]
             best = parts[0]
             for part in parts[1:]:
@@ -142,7 +149,7 @@ class ExactSearch:
             return queries.dense[rows]
         if self.mode == "lexical":
             dense = np.zeros((QUERY_BATCH, self._vocab_size), np.float32)
-            for place, row in enumerate(rows):
+            for place, row in enumerate(rows.tolist()):
                 dense[place, queries.term_ids.row(row)] = queries.term_weights.row(row)
             return dense
         lengths = queries.tokens.lengths

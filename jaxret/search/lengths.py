@@ -8,7 +8,7 @@ import numpy as np
 
 
 def bucket_lengths(longest: int, smallest: int = 16) -> list[int]:
-    """Two lengths an octave (16, 24, 32, 48, 64, 96, ...) up to the first that holds `longest`, rounded up to eights."""
+    """Two lengths an octave (16, 24, 32, 48, 64, 96, ...) up to the first that holds `longest`; the last in eights."""
     lengths = [smallest]
     while lengths[-1] < longest:
         base = smallest * 2 ** (len(lengths) // 2)

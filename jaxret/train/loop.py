@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -15,7 +16,7 @@ import optax
 from jaxret.data.text import TextConfig
 from jaxret.data.tokenizer import Tokenizer
 from jaxret.errors import InputError
-from jaxret.files import read_json, write_json
+from jaxret.files import write_json
 from jaxret.nn.retriever import RetrieverConfig
 from jaxret.runtime.checkpoints import Checkpoints
 from jaxret.runtime.manifest import machine, manifest
@@ -43,6 +44,7 @@ def train(
     keep: int = 2,
     log_period: int = 10,
     facts: dict[str, Any] | None = None,
+    dry_run: bool = False,
 ) -> Path:
     """Trains until `steps` and returns the workdir; continues from its latest checkpoint where there is one.
 
@@ -64,6 +66,7 @@ def train(
       keep: checkpoints kept besides step 0.
       log_period: steps between reports.
       facts: what else the manifest should say.
+      dry_run: check everything, prepare the data, and stop before anything is compiled.
 
     Raises:
       InputError: bad sizes, data, vocabulary or checkpoint, before anything is compiled.
@@ -72,40 +75,39 @@ def train(
     _check_sizes(steps, global_batch_size, mesh)
     tokenizer = Tokenizer.load(vocabulary)
     model = Model(for_vocabulary(retriever, tokenizer), text, tokenizer, precision)
-    folder = Path(workdir)
-    _claim(folder, model)
+    folder, first_process = Path(workdir), jax.process_index() == 0
+    _check_same_model(folder, model)
     optimizer_ = optimizer(steps)
     abstract, shardings = abstract_state(model, optimizer_, seed, mesh)
-    checkpoints = Checkpoints(folder / "checkpoints", keep=keep)
-    try:
+    open_batches = functools.partial(
+        batches,
+        tokenizer=tokenizer,
+        text=text,
+        global_batch_size=global_batch_size,
+        seed=seed,
+        cache_dir=folder / "examples",
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
+    if dry_run:
+        open_batches(start=0)
+        return folder
+    with closing(Checkpoints(folder / "checkpoints", keep=keep)) as checkpoints:
         state, first = _starting_state(checkpoints, model, optimizer_, seed, abstract, shardings)
-        stream = batches(
-            tokenizer=tokenizer,
-            text=text,
-            global_batch_size=global_batch_size,
-            seed=seed,
-            cache_dir=folder / "examples",
-            start=first,
-            process_index=jax.process_index(),
-            process_count=jax.process_count(),
-        )
-        if jax.process_index() == 0:
-            described = dataclasses.asdict(model.config) | {"skip_ids": len(model.config.skip_ids)}
-            record = manifest(seed=seed, steps=steps, global_batch_size=global_batch_size, **machine(mesh), **(facts or {}))
-            write_json(folder / "manifest.json", record | {"retriever": described, "first_step": first})
-        step = functools.partial(
-            train_step, apply=model.apply, objective=objective, optimizer=optimizer_, seed=seed
-        )
-        with reporter(folder / "tensorboard", first, steps, global_batch_size, active=jax.process_index() == 0) as report:
-            run = jitted_step(step, shardings, mesh)
+        stream = open_batches(start=first)
+        if first_process:
+            model.save_description(folder)
+            sizes = {"seed": seed, "steps": steps, "global_batch_size": global_batch_size, "first_step": first}
+            write_json(folder / "manifest.json", manifest(**sizes, **machine(mesh), **(facts or {})))
+        step = functools.partial(train_step, apply=model.apply, objective=objective, optimizer=optimizer_, seed=seed)
+        run = jitted_step(step, shardings, mesh)
+        with reporter(folder / "tensorboard", first, steps, global_batch_size, active=first_process) as report:
             for number in range(first + 1, steps + 1):
                 state, metrics = run(state, global_batch(next(stream), mesh))
                 if report and (number % log_period == 0 or number == steps):
                     report.log(number, {name: float(value) for name, value in metrics.items()})
                 if number % save_interval_steps == 0 or number == steps:
                     _save(checkpoints, number, state)
-    finally:
-        checkpoints.close()
     return folder
 
 
@@ -148,20 +150,15 @@ def _save(checkpoints: Checkpoints, step: int, state: TrainState) -> None:
     checkpoints.save(step, state.params, state.replace(params=None), {"batches": step})
 
 
-def _claim(folder: Path, model: Model) -> None:
-    """Describes the model in the workdir, or makes sure that the workdir holds this very model."""
-    if (folder / DESCRIPTION).exists():
-        before = Model.load_description(folder)
-        if (before.config, before.text, before.tokenizer.fingerprint) != (
-            model.config,
-            model.text,
-            model.tokenizer.fingerprint,
-        ):
-            fix = "Use the configuration that made it, or a new workdir."
-            raise InputError(folder / DESCRIPTION, "the workdir holds another model", fix)
-    elif jax.process_index() == 0:
-        folder.mkdir(parents=True, exist_ok=True)
-        model.save_description(folder)
+def _check_same_model(folder: Path, model: Model) -> None:
+    """Makes sure that a workdir that was begun holds this very model."""
+    if not (folder / DESCRIPTION).exists():
+        return
+    before = Model.load_description(folder)
+    found = (before.config, before.text, before.tokenizer.fingerprint)
+    if found != (model.config, model.text, model.tokenizer.fingerprint):
+        fix = "Use the configuration that made it, or a new workdir."
+        raise InputError(folder / DESCRIPTION, "the workdir holds another model", fix)
 
 
 def _check_sizes(steps: int, global_batch_size: int, mesh: jax.sharding.Mesh) -> None:

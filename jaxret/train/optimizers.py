@@ -41,6 +41,4 @@ def adamw(
 
 def matrices(params: Any) -> Any:
     """True for kernels and embeddings, False for scales and biases."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, x: path[-1].key not in ("scale", "bias"), params
-    )
+    return jax.tree_util.tree_map_with_path(lambda path, x: path[-1].key not in ("scale", "bias"), params)

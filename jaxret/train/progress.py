@@ -1,23 +1,60 @@
-"""What a run shows while it works: a bar on a terminal, lines in a pipe, scalars for TensorBoard."""
+"""What a run shows while it works: a bar on a terminal, lines in a pipe; scalars in training.jsonl and TensorBoard."""
 
 from __future__ import annotations
 
+import json
+import math
 import time
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from jaxret.files import atomic
+
+HISTORY = "training.jsonl"
+
+
+def history(path: str | Path) -> list[dict[str, Any]]:
+    """The logged steps of a training.jsonl, each once, ascending; empty where there is no such file.
+
+    A line that a killed run left unfinished is passed over. A metric that was not finite is None.
+    """
+    if not Path(path).exists():
+        return []
+    rows = {}
+    for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        if isinstance(row, dict) and isinstance(row.get("step"), int):
+            rows[row["step"]] = row
+    return [rows[step] for step in sorted(rows)]
+
 
 class Reporter:
-    """Takes the metrics of logged steps; shows them and writes them as TensorBoard scalars."""
+    """Takes the metrics of logged steps; shows them and writes them as TensorBoard scalars and lines of training.jsonl.
+
+    Args:
+      folder: TensorBoard's; training.jsonl lies beside it.
+      first: the step that the run starts from. What an earlier run logged after it is dropped.
+      last: the step that it goes to.
+      batch_size: examples a step.
+      console: where to show the progress.
+    """
 
     def __init__(self, folder: Path, first: int, last: int, batch_size: int, console: Console):
         from tensorboardX import SummaryWriter
 
         self._writer = SummaryWriter(str(folder), purge_step=first + 1)
+        self._history = folder.parent / HISTORY
+        kept = [row for row in history(self._history) if row["step"] <= first]
+        with atomic(self._history) as file:
+            file.writelines(map(_line, kept))
         self._console, self._last, self._batch_size = console, last, batch_size
         self._bar = Progress(
             TextColumn("train"),
@@ -45,10 +82,12 @@ class Reporter:
         now = time.perf_counter()
         rate = (step - before) * self._batch_size / max(now - then, 1e-9)
         self._mark = (step, now)
-        for name, value in metrics.items():
+        scalars = {**metrics, "examples_per_second": rate}
+        for name, value in scalars.items():
             self._writer.add_scalar(f"train/{name}", value, step)
-        self._writer.add_scalar("train/examples_per_second", rate, step)
         self._writer.flush()
+        with self._history.open("a", encoding="utf-8") as file:
+            file.write(_line({"step": step, **scalars}))
         numbers = f"loss {metrics['loss']:.3f}  {rate:.0f} examples/s"
         self._bar.update(self._task, completed=step, numbers=numbers)
         if not self._console.is_terminal:
@@ -64,3 +103,9 @@ def reporter(folder: Path, first: int, last: int, batch_size: int, *, active: bo
         return
     with Reporter(folder, first, last, batch_size, Console(stderr=True)) as result:
         yield result
+
+
+def _line(row: Mapping[str, Any]) -> str:
+    """One line of JSON, which has no NaN: null stands for what is not finite."""
+    finite = {name: value if value is None or math.isfinite(value) else None for name, value in row.items()}
+    return json.dumps(finite) + "\n"

@@ -10,16 +10,23 @@ import jax
 import jax.numpy as jnp
 import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Int
+from jaxtyping import Array
 
 from jaxret.runtime.mesh import batch_sharding
 
 
 @flax.struct.dataclass
 class TrainState:
-    """All that a step changes. Checkpointed and sharded as a whole."""
+    """All that a step changes, or the shape or sharding of each part of it. Checkpointed and sharded as a whole.
 
-    step: Int[Array, ""]
+    Attributes:
+      step: steps done, an int32 scalar.
+      params: the parameters.
+      optimizer: the optimiser's state.
+      objective: the objective's state.
+    """
+
+    step: Any
     params: Any
     optimizer: Any
     objective: Any
@@ -31,9 +38,7 @@ def fresh_state(init: Callable[[], Any], optimizer: optax.GradientTransformation
     return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), objective_state)
 
 
-def state_shardings(
-    state: TrainState, params: Any, optimizer: optax.GradientTransformation, mesh: Mesh
-) -> TrainState:
+def state_shardings(state: TrainState, params: Any, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
     """Shardings for a whole state: the optimiser's moments follow their parameters, the rest is replicated.
 
     Args:
@@ -68,15 +73,20 @@ def train_step(
     (value, (objective_state, metrics)), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
     updates, moments = optimizer.update(gradient, state.optimizer, state.params)
     params = optax.apply_updates(state.params, updates)
-    metrics = metrics | {"loss": value, "gradient_norm": optax.global_norm(gradient)}
+    metrics = metrics | {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
     return TrainState(state.step + 1, params, moments, objective_state), metrics
 
 
 def jitted_step(step: Callable, shardings: TrainState, mesh: Mesh) -> Callable:
-    """The step compiled for the mesh; the state's memory is donated."""
+    """The step compiled for the mesh, which it finds in its context; the state's memory is donated."""
     replicated = NamedSharding(mesh, PartitionSpec())
+
+    def on_mesh(state: TrainState, batch: dict[str, Array]) -> Any:
+        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+            return step(state, batch)
+
     return jax.jit(
-        step,
+        on_mesh,
         in_shardings=(shardings, batch_sharding(mesh)),
         out_shardings=(shardings, replicated),
         donate_argnums=0,

@@ -12,13 +12,17 @@ from jaxret.nn.retriever import Embeddings
 from jaxret.ops.contrastive import info_nce
 from jaxret.ops.lexical import lexical_scores, vocabulary_weights
 from jaxret.ops.maxsim import maxsim
+from jaxret.runtime.mesh import all_pairs
 
 
 def represent(apply: Any, params: Any, batch: dict[str, Array], rng: jax.Array) -> dict[str, Embeddings]:
     """Embeds the queries `[b s]` and the passages `[b n t]`, flattened to `[b*n t]`."""
     q_rng, d_rng = jax.random.split(rng)
     passages = batch["passage"].reshape(-1, batch["passage"].shape[-1])
-    return {"query": apply(params, batch["query"], "query", q_rng), "passage": apply(params, passages, "passage", d_rng)}
+    return {
+        "query": apply(params, batch["query"], "query", q_rng),
+        "passage": apply(params, passages, "passage", d_rng),
+    }
 
 
 def positives(num_queries: int, ways: int) -> Int[Array, " b"]:
@@ -69,7 +73,7 @@ def contrastive(
     b, n = batch["passage_key"].shape
     positive, where = positives(b, n), allowed(batch["passage_key"])
     loss, metrics = jnp.zeros(()), {}
-    for head, scores in head_scores(embeddings["query"], embeddings["passage"]).items():
+    for head, scores in all_pairs(head_scores, embeddings["query"], embeddings["passage"]).items():
         metrics[f"loss_{head}"] = jnp.mean(info_nce(scores, positive, temperature[head], where=where))
         metrics[f"accuracy_{head}"] = jnp.mean(jnp.argmax(scores, axis=1) == positive)
         loss += weight[head] * metrics[f"loss_{head}"]

@@ -1,0 +1,126 @@
+"""Our exact MaxSim search beside PyLate's and sentence-transformers' exact scoring, in one interleaved run.
+
+    make bench-setup
+    .venv/bin/python benchmarks/maxsim_vs_peers.py
+    taskset -c 0 .venv/bin/python benchmarks/maxsim_vs_peers.py      # one core
+
+Synthetic unit vectors: 64 queries x 32 tokens against 5,000 ragged documents, top 100. Each peer is tuned over its
+batch sizes first and runs in the dtype that the row names; ours is one jitted program for each length bucket.
+"""
+
+import argparse
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+
+HERE = Path(__file__).parent
+PEERS = {"pylate": ".venv-pylate", "sentence_transformers": ".venv-st"}
+
+
+def synthetic(path: Path, documents: int, width: int, k: int) -> dict[str, np.ndarray]:
+    rng = np.random.default_rng(0)
+    lengths = rng.integers(20, 177, documents)
+    unit = lambda x: (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)  # noqa: E731
+    data = {
+        "queries": unit(rng.normal(size=(64, 32, width))),
+        "tokens": unit(rng.normal(size=(int(lengths.sum()), width))),
+        "offsets": np.concatenate([[0], np.cumsum(lengths)]),
+        "k": np.array(k),
+    }
+    np.savez(path, **data)
+    return data
+
+
+class Peer:
+    """A peer's process."""
+
+    def __init__(self, library: str, dtype: str, path: Path, root: Path):
+        python = root / PEERS[library] / "bin/python"
+        if not python.exists():
+            sys.exit(f"{python}: no such environment; run make bench-setup first")
+        args = [python, HERE / "peers/maxsim_peer.py", library, dtype, path]
+        env = os.environ | {"OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))}
+        self._process = subprocess.Popen(args, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
+        self.setting = self._process.stdout.readline().split()[1]
+
+    def __call__(self) -> tuple[float, np.ndarray]:
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+        seconds, *ids = self._process.stdout.readline().split()
+        return float(seconds), np.array(ids, int)
+
+    def close(self) -> None:
+        self._process.stdin.close()
+        self._process.wait()
+
+
+class Ours:
+    """jaxret's ExactSearch."""
+
+    setting = "-"
+
+    def __init__(self, data: dict[str, np.ndarray], dtype: str):
+        from jaxret.runtime.mesh import device_mesh
+        from jaxret.search.exact import ExactSearch
+        from jaxret.search.vectors import Ragged, Vectors
+
+        corpus = Vectors(tokens=Ragged(data["tokens"], data["offsets"]))
+        self._queries = Vectors(tokens=Ragged.from_rows(list(data["queries"])))
+        self._search = ExactSearch("multi_vector", corpus, device_mesh(), int(data["k"]), dtype=dtype)
+        self()
+
+    def __call__(self) -> tuple[float, np.ndarray]:
+        start = time.perf_counter()
+        _, ids = self._search(self._queries)
+        return time.perf_counter() - start, ids[:, 0]
+
+    def close(self) -> None:
+        pass
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--documents", type=int, default=5000)
+    parser.add_argument("--width", type=int, default=128)
+    parser.add_argument("--rounds", type=int, default=5)
+    parser.add_argument("--peers", default="pylate,sentence_transformers")
+    parser.add_argument(
+        "--environments", type=Path, default=HERE.parent, help="the folder that holds .venv-pylate and .venv-st"
+    )
+    args = parser.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "data.npz"
+        data = synthetic(path, args.documents, args.width, 100)
+        flop = 2 * 64 * 32 * args.width * len(data["tokens"])
+        for dtype in ("float32", "bfloat16"):
+            systems = {"jaxret": Ours(data, dtype)}
+            systems |= {name: Peer(name, dtype, path, args.environments) for name in args.peers.split(",")}
+            times: dict[str, list[float]] = {name: [] for name in systems}
+            for _ in range(args.rounds):
+                found = {}
+                for name, system in systems.items():
+                    seconds, found[name] = system()
+                    times[name].append(seconds)
+            same = {name: float((ids == found["jaxret"]).mean()) for name, ids in found.items()}
+            assert dtype != "float32" or min(same.values()) == 1.0, f"the best documents differ: {same}"
+            ours = median(times["jaxret"])
+            for name, system in systems.items():
+                ms = median(times[name]) * 1e3
+                print(
+                    f"{dtype:9} {name:22} {ms:8.0f} ms  {flop / ms / 1e6:6.0f} GFLOP/s  {ms / ours / 1e3:5.2f} x ours  same best {same[name]:.2f}  setting {system.setting}",
+                    flush=True,
+                )
+                system.close()
+    print(
+        f"{len(os.sched_getaffinity(0))} cores, {args.documents} documents, {len(data['tokens'])} tokens, median of {args.rounds} interleaved rounds"
+    )
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,52 @@
+"""`jaxret encode`: a corpus into shards of vectors."""
+
+from __future__ import annotations
+
+import logging
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from jaxret.cli.options import Data, DryRun, MeshShape, Model, Step, parsed_mesh_shape
+
+
+def encode(
+    model: Model,
+    data: Data,
+    output: Annotated[Path, typer.Option("--output", help="The folder of the store.")],
+    step: Step = None,
+    mesh_shape: MeshShape = "-1,1,1",
+    dry_run: DryRun = False,
+) -> None:
+    """Encodes a corpus once into shards of vectors; a killed run continues where it stopped."""
+    from jaxret.data.beir import read_corpus
+
+    corpus = read_corpus(data)
+    encoder, step = text_encoder(model, step, mesh_shape)
+    if dry_run:
+        print(f"would encode {len(corpus)} documents of {data} with step {step} of {model} into {output}")
+        return
+    encode_into(encoder, corpus, output)
+    print(f"{output}: {len(corpus)} documents, step {step} of {model}")
+
+
+def text_encoder(model: Path, step: int | None, mesh_shape: str) -> tuple[Any, int]:
+    """A TextEncoder over all devices, and the step of its parameters."""
+    from jaxret.runtime.mesh import device_mesh
+    from jaxret.runtime.model import load_model
+    from jaxret.search.encode import TextEncoder
+
+    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns that a checkpoint is only read
+    mesh = device_mesh(parsed_mesh_shape(mesh_shape))
+    loaded, params, step = load_model(model, mesh, step)
+    return TextEncoder(loaded, params, mesh), step
+
+
+def encode_into(encoder: Any, corpus: Any, store: Path) -> None:
+    """Encodes with a progress bar."""
+    from jaxret.cli.progress import progress
+    from jaxret.search.corpus import encode_corpus
+
+    with progress(f"encode into {store}", len(corpus)) as advance:
+        encode_corpus(encoder, corpus, store, advance)

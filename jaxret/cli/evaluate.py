@@ -1,0 +1,131 @@
+"""`jaxret evaluate`: runs and metrics of BM25, a model's representations, and their fusion."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from jaxret.cli.options import Data, DryRun, Language, MeshShape, Step
+from jaxret.errors import InputError
+
+if TYPE_CHECKING:
+    from jaxret.search.runs import Run
+
+MEASURES = "ndcg@10,mrr@10,R@1,R@3,R@5,R@10,R@100,map@100"
+Systems = Annotated[str, typer.Option("--systems", help="Of bm25,dense,lexical,multi_vector,fusion.")]
+Weight = Annotated[
+    str, typer.Option("--fusion_weight", help="Share of MaxSim, 0 to 1; or a fusion.json; or choose, on a dev split.")
+]
+
+
+def evaluate(
+    data: Data,
+    output: Annotated[Path, typer.Option("--output", help="Gets metrics.json, metrics/ and runs/.")],
+    split: Annotated[str, typer.Option("--split", help="Which qrels.")] = "test",
+    systems: Systems = "multi_vector",
+    model: Annotated[Path | None, typer.Option("--model", help="The workdir of a training run.")] = None,
+    step: Step = None,
+    vectors: Annotated[
+        Path | None, typer.Option("--vectors", help="What jaxret encode made; else encoded now.")
+    ] = None,
+    language: Language = "en",
+    prefix: Annotated[str, typer.Option("--prefix", help="Goes before the systems' names, e.g. untrained_.")] = "",
+    fusion_weight: Weight = "0.5",
+    measures: Annotated[str, typer.Option("--measures", help="Comma-separated, e.g. ndcg@10,R@100.")] = MEASURES,
+    k: Annotated[int, typer.Option("--k", help="Results a query.")] = 100,
+    mesh_shape: MeshShape = "-1,1,1",
+    dry_run: DryRun = False,
+) -> None:
+    """Searches all judged queries of a split; writes runs, metrics and a manifest."""
+    from jaxret.data.beir import BeirFolder
+    from jaxret.eval.measures import parse_measure
+    from jaxret.eval.systems import MODES, bm25_run, checked_systems, judged
+
+    names = checked_systems(systems.split(","))
+    wanted = [parse_measure(name) for name in measures.split(",")]
+    folder = BeirFolder(data).validated(split)
+    if not 1 <= k <= len(folder.corpus):
+        raise InputError("--k", f"{k} results of {len(folder.corpus)} documents", f"Give 1 to {len(folder.corpus)}.")
+    modes = [mode for mode in MODES if mode in names or (mode == "multi_vector" and "fusion" in names)]
+    if modes and model is None:
+        raise InputError("--model", f"{modes[0]} needs a model", "Give the workdir of a training run.")
+    weight = _weight(fusion_weight) if "fusion" in names else None
+    ids, texts = judged(folder, split)
+    if dry_run:
+        print(f"would evaluate {', '.join(names)} on {len(ids)} queries of {data} ({split}) into {output}")
+        return
+    runs: dict[str, Run] = {}
+    if "bm25" in names or "fusion" in names:
+        runs["bm25"] = bm25_run(folder.corpus, language, ids, texts, k)
+    facts: dict[str, Any] = {}
+    if modes:
+        found, facts = _searched(model, step, mesh_shape, folder.corpus, vectors, ids, texts, modes, k)
+        runs |= found
+    if "fusion" in names:
+        runs["fusion"], facts["fusion"] = _fused(runs, weight, folder.qrels(split), output)
+    _write(output, {prefix + name: runs[name] for name in names}, folder, split, wanted, facts)
+
+
+def _searched(model, step, mesh_shape, corpus, store, ids, texts, modes, k) -> tuple[dict[str, Run], dict[str, Any]]:
+    from jaxret.cli.encode import text_encoder
+    from jaxret.cli.progress import progress
+    from jaxret.eval.systems import model_runs
+    from jaxret.runtime.manifest import machine
+    from jaxret.search.corpus import encoded_now, open_store
+
+    encoder, step = text_encoder(model, step, mesh_shape)
+    if store is None:
+        with progress("encode", len(corpus)) as advance:
+            documents = encoded_now(encoder, corpus, advance)
+    else:
+        documents = open_store(store, encoder, corpus)
+    runs = model_runs(encoder, documents, ids, texts, modes, k, lambda mode: progress(mode, len(ids)))
+    return runs, {"model": str(model), "step": step, "text": encoder.model.text.to_dict(), **machine(encoder.mesh)}
+
+
+def _fused(runs: dict[str, Run], weight: float | None, qrels: Any, output: Path) -> tuple[Run, dict[str, Any]]:
+    """The fusion of BM25 and MaxSim; a chosen weight is written to fusion.json."""
+    from jaxret.eval.fusion_weight import best_weight
+    from jaxret.files import write_json
+    from jaxret.search.fusion import weighted
+
+    pair = [runs["bm25"], runs["multi_vector"]]
+    facts: dict[str, Any] = {"systems": ["bm25", "multi_vector"], "normalization": "min_max"}
+    if weight is None:
+        weight = best_weight(*pair, qrels)
+        write_json(output / "fusion.json", facts | {"weight": weight})
+    return weighted(pair, [1 - weight, weight]), facts | {"weight": weight}
+
+
+def _weight(text: str) -> float | None:
+    """A share, from the command line or a file; None stands for "choose"."""
+    from jaxret.files import read_json
+
+    if text == "choose":
+        return None
+    if text.endswith(".json"):
+        return float(read_json(text)["weight"])
+    try:
+        weight = float(text)
+    except ValueError:
+        weight = -1.0
+    if not 0 <= weight <= 1:
+        raise InputError("--fusion_weight", f"{text!r} is no share", "Give 0 to 1, a fusion.json, or choose.")
+    return weight
+
+
+def _write(output: Path, runs: dict[str, Run], folder: Any, split: str, measures: list, facts: dict[str, Any]) -> None:
+    """Runs, per-query metrics, means with intervals, and the manifest."""
+    from jaxret.eval.results import write_results
+    from jaxret.files import write_json
+    from jaxret.runtime.manifest import manifest
+
+    for name, run in runs.items():
+        entry = write_results(output, name, run, folder.qrels(split), measures, folder.path.name, split)
+        numbers = "  ".join(f"{key} {value:.4f}" for key, value in entry["scores"].items())
+        print(f"{name}: {numbers}")
+    data = {"folder": str(folder.path), "split": split, "fingerprint": folder.fingerprint}
+    for name in runs:
+        write_json(output / "manifests" / f"{name}.json", manifest(system=name, data=data, **facts))

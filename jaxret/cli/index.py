@@ -1,0 +1,37 @@
+"""`jaxret index`: all that `jaxret search` needs, in one folder."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jaxret.cli.options import Data, DryRun, Language, MeshShape, Model, Step
+
+
+def index(
+    model: Model,
+    data: Data,
+    output: Annotated[Path, typer.Option("--output", help="The folder of the index.")],
+    language: Language = "en",
+    step: Step = None,
+    mesh_shape: MeshShape = "-1,1,1",
+    dry_run: DryRun = False,
+) -> None:
+    """Encodes a corpus and indexes it for BM25, ready for `jaxret search`."""
+    from jaxret.cli.encode import text_encoder
+    from jaxret.cli.progress import progress
+    from jaxret.data.beir import read_corpus
+    from jaxret.search.analyzers import analyzer
+    from jaxret.search.index import build_index
+
+    corpus = read_corpus(data)
+    analyzer(language)
+    encoder, step = text_encoder(model, step, mesh_shape)
+    if dry_run:
+        print(f"would index {len(corpus)} documents of {data} with step {step} of {model} into {output}")
+        return
+    with progress(f"index into {output}", len(corpus)) as advance:
+        build_index(output, encoder, model, step, corpus, language, advance)
+    print(f"{output}: {len(corpus)} documents, step {step} of {model}")

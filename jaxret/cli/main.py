@@ -1,0 +1,41 @@
+"""The `jaxret` command. Each command's module imports what it needs when it runs, so `--help` is quick."""
+
+from __future__ import annotations
+
+import sys
+
+import typer
+
+from jaxret.cli import encode, evaluate, index, report, search, train, vocab
+from jaxret.errors import InputError
+
+app = typer.Typer(
+    name="jaxret",
+    help="Train, search and evaluate multilingual text retrievers in JAX.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command("vocab")(vocab.vocab)
+app.command("train", context_settings={"ignore_unknown_options": True})(train.train)
+app.command("encode")(encode.encode)
+app.command("index")(index.index)
+app.command("search")(search.search)
+app.command("evaluate")(evaluate.evaluate)
+app.command("report")(report.report)
+
+
+def main() -> None:
+    """Runs the command; bad input ends in one line on standard error and exit code 2."""
+    try:
+        app()
+    except InputError as error:
+        print(f"jaxret: {error}", file=sys.stderr)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        print("jaxret: interrupted; the same command continues where it can", file=sys.stderr)
+        sys.exit(130)
+
+
+if __name__ == "__main__":
+    main()

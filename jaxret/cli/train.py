@@ -1,0 +1,73 @@
+"""`jaxret train`: the one place where gin configures a run."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from jaxret.cli.options import DryRun
+from jaxret.errors import InputError
+
+PREFIX = "--gin."
+
+
+def train(
+    gin_file: Annotated[list[str], typer.Option("--gin_file", help="A gin file; may be given several times.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="--gin.NAME=VALUE, e.g. --gin.train.steps=100.")] = None,
+    dry_run: DryRun = False,
+) -> None:
+    """Trains a retriever as a gin file says; --gin.NAME=VALUE overrides it, e.g. --gin.train.steps=100.
+
+    The same workdir continues from its latest checkpoint.
+    """
+    import gin
+
+    from jaxret.train import loop
+
+    parse_gin(gin_file, bindings(overrides or []))
+    configured = gin.get_configurable(loop.train)
+    facts = {"gin_files": gin_file, "gin_overrides": overrides or [], "gin": gin.config_str()}
+    try:
+        if dry_run:
+            configured(facts=facts, dry_run=True)
+            print(gin.config_str())
+        else:
+            print(configured(facts=facts))
+    except TypeError as error:
+        if "missing" in str(error) and "argument" in str(error):
+            raise InputError(
+                ", ".join(gin_file), f"a setting is not bound: {error}".split("\n")[0], "Bind it."
+            ) from None
+        raise
+
+
+def bindings(arguments: list[str]) -> list[str]:
+    """`--gin.train.steps=100` as the binding `train.steps = 100`."""
+    for argument in arguments:
+        if not argument.startswith(PREFIX) or "=" not in argument:
+            raise InputError(
+                "command line", f"unknown argument {argument!r}", "Overrides look like --gin.train.steps=100."
+            )
+    return [argument.removeprefix(PREFIX) for argument in arguments]
+
+
+def parse_gin(files: list[str], overrides: list[str]) -> None:
+    """Reads gin files and overrides; a mistake in them is one clear line.
+
+    Raises:
+      InputError: a missing file, a name that nothing has, or broken syntax.
+    """
+    import gin
+
+    for file in files:
+        if not Path(file).is_file():
+            raise InputError(file, "no such gin file", "Check --gin_file.")
+    try:
+        gin.parse_config_files_and_bindings(files, overrides)
+    except (ValueError, SyntaxError, ImportError, NameError, AttributeError, OSError) as error:
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+        place = next((line for line in lines if line.startswith("In ")), f"in {', '.join(files)}")
+        problem = f"{lines[0].rstrip('.')} ({place[0].lower()}{place[1:]})"
+        raise InputError("gin", problem, "Check the spelling of the name and the value.") from None

@@ -1,0 +1,1 @@
+"""Metrics over runs and qrels, intervals, reports."""

@@ -1,0 +1,72 @@
+"""Runs of every system over one corpus and one set of queries."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
+
+from jaxret.data.beir import BeirFolder, Corpus
+from jaxret.errors import InputError
+from jaxret.search.bm25 import BM25
+from jaxret.search.corpus import passage_texts
+from jaxret.search.encode import TextEncoder
+from jaxret.search.exact import ExactSearch
+from jaxret.search.runs import Run
+from jaxret.search.vectors import Vectors
+
+MODES = ("dense", "lexical", "multi_vector")
+SYSTEMS = ("bm25", *MODES, "fusion")
+
+
+def checked_systems(names: Sequence[str]) -> list[str]:
+    """The names, each one known and once; raises InputError."""
+    for name in names:
+        if name not in SYSTEMS:
+            raise InputError("--systems", f"unknown {name!r}", f"Choose from {', '.join(SYSTEMS)}.")
+    if len(set(names)) < len(names) or not names:
+        raise InputError("--systems", f"{','.join(names)!r} repeats a system or is empty", "Name each once.")
+    return list(names)
+
+
+def judged(folder: BeirFolder, split: str) -> tuple[list[str], list[str]]:
+    """Ids and texts of the queries that a split judges, in the order of the queries file."""
+    qrels = folder.qrels(split)
+    rows = [row for row, query in enumerate(folder.queries.ids) if query in qrels]
+    return [folder.queries.ids[row] for row in rows], [folder.queries.texts[row] for row in rows]
+
+
+def bm25_run(corpus: Corpus, language: str, ids: Sequence[str], texts: Sequence[str], k: int) -> Run:
+    """BM25 over title and text."""
+    index = BM25.build(passage_texts(corpus, " "), language)
+    scores, positions = index.top_k(texts, k)
+    return Run.from_top_k(list(ids), sorted(corpus.ids, reverse=True), positions, scores)
+
+
+def model_runs(
+    encoder: TextEncoder,
+    documents: tuple[list[str], Vectors],
+    ids: Sequence[str],
+    texts: Sequence[str],
+    modes: Sequence[str],
+    k: int,
+    progress: Callable[[str], AbstractContextManager[Callable[[int], None]]] | None = None,
+) -> dict[str, Run]:
+    """Exact search with each of the modes; queries are encoded once.
+
+    Args:
+      encoder: the model.
+      documents: ids and vectors, in the order of a store.
+      ids, texts: the queries.
+      modes: "dense", "lexical", "multi_vector".
+      k: results a query.
+      progress: given a mode, the context of a function that hears how many more queries are done.
+    """
+    document_ids, vectors = documents
+    queries = encoder.queries(list(texts))
+    runs = {}
+    for mode in modes:
+        search = ExactSearch(mode, vectors, encoder.mesh, k, encoder.model.config.encoder.vocab_size)
+        with progress(mode) if progress else nullcontext() as advance:
+            scores, positions = search(queries, advance)
+        runs[mode] = Run.from_top_k(list(ids), document_ids, positions, scores)
+    return runs

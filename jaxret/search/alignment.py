@@ -1,0 +1,83 @@
+"""Which passage token each query token chose: MaxSim taken apart, for one query and one passage."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from jaxtyping import Bool, Float, Int
+
+from jaxret.data.text import passage_ids, query_ids
+from jaxret.data.tokenizer import MASK
+from jaxret.errors import InputError
+from jaxret.runtime.model import Model
+from jaxret.search.encode import TextEncoder
+
+
+@dataclass(frozen=True, eq=False)
+class Alignment:
+    """The token scores of a query and a passage.
+
+    Attributes:
+      query_pieces: the query's s pieces, markers and [MASK] expansion included.
+      passage_pieces: the t pieces of the passage that take part in MaxSim: without the skip-list.
+      passage_spans: [begin, end) characters of each in the passage; empty for a marker.
+      scores: dot products of the token vectors.
+      expansion: which of the query's pieces are [MASK] tokens that the query was filled up with.
+    """
+
+    query_pieces: list[str]
+    passage_pieces: list[str]
+    passage_spans: list[tuple[int, int]]
+    scores: Float[np.ndarray, "s t"]
+    expansion: Bool[np.ndarray, " s"]
+
+    @property
+    def chosen(self) -> Int[np.ndarray, " s"]:
+        """The position of each query token's best passage token, the first of equals."""
+        return self.scores.argmax(axis=1)
+
+    @property
+    def best(self) -> Float[np.ndarray, " s"]:
+        """The score of each query token's choice."""
+        return self.scores.max(axis=1)
+
+    @property
+    def maxsim(self) -> float:
+        """The score of the pair: the sum of `best`."""
+        return float(self.best.sum())
+
+
+def alignment(encoder: TextEncoder, query: str, passage: str) -> Alignment:
+    """Aligns a query with a passage (title and text already joined) token by token.
+
+    Raises:
+      InputError: the model has no multi-vector head.
+    """
+    model = encoder.model
+    q, d = encoder.queries([query]).tokens, encoder.passages([passage]).tokens
+    if q is None or d is None:
+        heads = ", ".join(model.config.heads)
+        raise InputError(
+            "model", f"has no multi_vector head, only {heads}", "Train one with it (RetrieverConfig.heads)."
+        )
+    q_ids = query_ids(model.tokenizer, model.text, [query])[0]
+    d_ids = passage_ids(model.tokenizer, model.text, [passage])[0]
+    skipped = frozenset(model.config.skip_ids)
+    kept = [place for place, token in enumerate(d_ids) if token not in skipped]
+    spans = _spans(model, passage, len(d_ids))
+    return Alignment(
+        query_pieces=model.tokenizer.pieces(q_ids),
+        passage_pieces=model.tokenizer.pieces([d_ids[place] for place in kept]),
+        passage_spans=[spans[place] for place in kept],
+        scores=q.values @ d.values.T,
+        expansion=np.array(q_ids) == MASK,
+    )
+
+
+def _spans(model: Model, passage: str, length: int) -> list[tuple[int, int]]:
+    """Characters of each of a passage's `length` ids, as `passage_ids` lays them out: [CLS] [D] pieces [SEP]."""
+    prefix = model.text.passage_prefix
+    found = [(begin - len(prefix), end - len(prefix)) for begin, end in model.tokenizer.spans(prefix + passage)]
+    inside = [(begin, end) if begin >= 0 else (0, max(0, end)) for begin, end in found]
+    return [(0, 0), (0, 0), *inside[: length - 3], (0, 0)]

@@ -1,0 +1,88 @@
+"""Everything a search needs in one folder: vectors, BM25, documents, and which model made them."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from jaxret.data.beir import Corpus
+from jaxret.data.text import passage_text
+from jaxret.errors import InputError
+from jaxret.files import atomic, existing_folder, open_text, read_json, write_json
+from jaxret.search.bm25 import BM25
+from jaxret.search.corpus import encode_corpus, store_order
+from jaxret.search.encode import TextEncoder
+
+DESCRIPTION, DOCUMENTS, VECTORS, LEXICON = "index.json", "documents.jsonl", "vectors", "bm25"
+
+
+@dataclass(frozen=True)
+class Document:
+    """One document of an index."""
+
+    id: str
+    title: str
+    text: str
+
+
+@dataclass(frozen=True)
+class Index:
+    """A complete index folder.
+
+    Attributes:
+      folder: where it is.
+      workdir, step: the model and its checkpoint.
+      language: of BM25's analyser.
+      documents: in the order of the vectors.
+      bm25: the lexical index.
+    """
+
+    folder: Path
+    workdir: Path
+    step: int
+    language: str
+    documents: list[Document]
+    bm25: BM25
+
+    @property
+    def vectors(self) -> Path:
+        """The store of vectors."""
+        return self.folder / VECTORS
+
+
+def build_index(
+    folder: str | Path,
+    encoder: TextEncoder,
+    workdir: Path,
+    step: int,
+    corpus: Corpus,
+    language: str,
+    progress: Callable[[int], None] | None = None,
+) -> Path:
+    """Makes an index; finished parts of a killed run are kept. The description is written last."""
+    folder = Path(folder)
+    order = store_order(corpus.ids)
+    encode_corpus(encoder, corpus, folder / VECTORS, progress)
+    texts = [passage_text(corpus.titles[row], corpus.texts[row], " ") for row in order]
+    BM25.build(texts, language).save(folder / LEXICON)
+    with atomic(folder / DOCUMENTS) as file:
+        for row in order:
+            record = {"_id": corpus.ids[row], "title": corpus.titles[row], "text": corpus.texts[row]}
+            file.write(json.dumps(record, ensure_ascii=False) + "\n")
+    write_json(folder / DESCRIPTION, {"model": str(workdir.absolute()), "step": step, "language": language})
+    return folder
+
+
+def load_index(folder: str | Path) -> Index:
+    """Reads an index; raises InputError where it is incomplete."""
+    folder = existing_folder(folder)
+    if not (folder / DESCRIPTION).exists():
+        raise InputError(folder, "is no complete index", "Make one with jaxret index.")
+    record = read_json(folder / DESCRIPTION)
+    with open_text(folder / DOCUMENTS) as file:
+        rows = [json.loads(line) for line in file]
+    documents = [Document(row["_id"], row["title"], row["text"]) for row in rows]
+    bm25 = BM25.load(folder / LEXICON)
+    return Index(folder, Path(record["model"]), record["step"], record["language"], documents, bm25)

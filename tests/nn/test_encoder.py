@@ -1,0 +1,80 @@
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxret.nn.encoder import Encoder, EncoderConfig, Layer
+
+CONFIG = EncoderConfig(vocab_size=11, width=12, num_layers=3, num_heads=2, mlp_width=10, dropout=0.5)
+IDS = jnp.array([[3, 7, 7, 1, 0], [9, 2, 0, 0, 0]])
+
+
+@pytest.fixture(scope="module")
+def params(random_params):
+    boxed = jax.eval_shape(Encoder(CONFIG).init, jax.random.key(0), IDS, IDS != 0)["params"]
+    return random_params(nn.meta.unbox(boxed))
+
+
+@jax.jit
+def states(params, ids=IDS, mask=IDS != 0):
+    return Encoder(CONFIG).apply({"params": params}, ids, mask)
+
+
+@jax.jit
+def dropped(params, seed):
+    rngs = {"dropout": jax.random.key(seed)}
+    return Encoder(CONFIG).apply({"params": params}, IDS, IDS != 0, deterministic=False, rngs=rngs)
+
+
+def changed(ids, place, value):
+    return ids.at[place].set(value)
+
+
+def test_layers_are_stacked_in_float32(params):
+    assert all(leaf.dtype == jnp.float32 for leaf in jax.tree.leaves(params))
+    assert all(leaf.shape[0] == CONFIG.num_layers for leaf in jax.tree.leaves(params["layers"]))
+
+
+def test_each_layer_starts_from_its_own_random_numbers():
+    params = nn.meta.unbox(jax.jit(Encoder(CONFIG).init)(jax.random.key(0), IDS, IDS != 0))["params"]
+    for path in (("attention", "qkv"), ("mlp", "down")):
+        kernel = params["layers"][path[0]][path[1]]["kernel"]
+        assert not np.allclose(kernel[0], kernel[1])
+
+
+def test_scanned_layers_equal_a_loop(params):
+    layer = jax.jit(lambda p, x: Layer(CONFIG, True).apply({"params": p}, x, IDS != 0)[0])
+    x = params["embedding"][IDS]
+    for number in range(CONFIG.num_layers):
+        x = layer(jax.tree.map(lambda p, number=number: p[number], params["layers"]), x)
+    x = (
+        x
+        / np.sqrt(np.mean(np.square(x), axis=-1, keepdims=True) + 1e-6)
+        * np.asarray(params["final_norm"]["scale"])[None, None]
+    )
+    np.testing.assert_allclose(states(params), x, rtol=1e-4, atol=1e-5)
+
+
+def test_masked_positions_are_seen_by_none(params):
+    other = changed(changed(IDS, (0, 4), 8), (1, 3), 5)
+    before, after = (np.asarray(states(params, ids, IDS != 0)) for ids in (IDS, other))
+    np.testing.assert_array_equal(before[np.asarray(IDS != 0)], after[np.asarray(IDS != 0)])
+    assert not np.allclose(before, after)
+
+
+def test_every_kept_position_is_seen_by_all(params):
+    before, after = states(params), states(params, changed(IDS, (0, 3), 2))
+    assert np.all(np.any(np.abs(before[0] - after[0]) > 1e-5, axis=-1))
+    np.testing.assert_array_equal(before[1], after[1])
+
+
+def test_order_matters(params):
+    swapped = states(params, IDS[:, jnp.array([1, 0, 2, 3, 4])])
+    assert not np.allclose(states(params)[0, 2], swapped[0, 2], atol=1e-4)
+
+
+def test_dropout_follows_its_key(params):
+    np.testing.assert_array_equal(dropped(params, 0), dropped(params, 0))
+    assert not np.allclose(dropped(params, 0), dropped(params, 1))
+    assert not np.allclose(dropped(params, 0), states(params))

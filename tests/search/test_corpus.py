@@ -1,0 +1,106 @@
+import dataclasses
+import functools
+
+import jax
+import numpy as np
+import pytest
+
+from jaxret.data.beir import Corpus, read_corpus
+from jaxret.errors import InputError
+from jaxret.runtime.mesh import device_mesh
+from jaxret.search import corpus as corpus_module
+from jaxret.search.corpus import CLAIM, encode_corpus, encoded_now, open_store, passage_texts, store_order
+from jaxret.search.encode import TextEncoder
+from jaxret.search.store import MANIFEST, shard_bounds, shard_folder
+
+
+@pytest.fixture(scope="module")
+def corpus(beir_of_animals):
+    whole = read_corpus(beir_of_animals)
+    return Corpus(whole.ids[:20], whole.titles[:20], whole.texts[:20])
+
+
+@pytest.fixture(scope="module")
+def encoder(model, random_params):
+    params = random_params(model.abstract_params())
+    return TextEncoder(model, params, device_mesh((1, 1, 1), jax.devices()[:1]), batch_tokens=160)
+
+
+@pytest.fixture(autouse=True)
+def small_shards(monkeypatch):
+    monkeypatch.setattr(corpus_module, "shard_bounds", functools.partial(shard_bounds, size=8))
+
+
+def assert_equal(found, expected):
+    np.testing.assert_allclose(found.dense, expected.dense, atol=1e-5)
+    for name in ("tokens", "term_ids", "term_weights"):
+        np.testing.assert_array_equal(getattr(found, name).offsets, getattr(expected, name).offsets)
+        np.testing.assert_allclose(getattr(found, name).values, getattr(expected, name).values, atol=1e-5)
+
+
+def test_documents_lie_in_descending_order_of_their_ids():
+    corpus = Corpus(["a", "c", "b10", "b2"], ["", "C", "", ""], ["one", "two", "three", " four "])
+    assert store_order(corpus.ids) == [1, 3, 2, 0]
+    assert passage_texts(corpus, ": ") == ["C: two", ":  four", ": three", ": one"]
+
+
+def test_a_store_holds_the_vectors_of_the_corpus_in_order(encoder, corpus, tmp_path):
+    ids, vectors = open_store(encode_corpus(encoder, corpus, tmp_path / "store"), encoder, corpus)
+    assert ids == sorted(corpus.ids, reverse=True)
+    assert len(list((tmp_path / "store").glob("shard-*"))) == 3
+    now, expected = encoded_now(encoder, corpus)
+    assert now == ids
+    assert_equal(vectors, expected)
+    one = encoder.passages([passage_texts(corpus, " ")[11]])
+    np.testing.assert_allclose(vectors.dense[11], one.dense[0], atol=1e-5)
+
+
+def test_a_killed_run_continues(encoder, corpus, tmp_path, monkeypatch):
+    store, done = tmp_path / "store", []
+
+    def killed_in_the_second_shard(count):
+        done.append(count)
+        if sum(done) > 10:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        encode_corpus(encoder, corpus, store, killed_in_the_second_shard)
+    assert shard_folder(store, 0).exists() and not shard_folder(store, 1).exists()
+    with pytest.raises(InputError, match="no complete store"):
+        open_store(store, encoder, corpus)
+    half = store / ".shard-00001.abc"
+    half.mkdir()
+    (half / "dense.npy").write_bytes(b"half")
+
+    texts, passages = [], encoder.passages
+    monkeypatch.setattr(encoder, "passages", lambda t, progress=None: texts.extend(t) or passages(t, progress))
+    counts = []
+    encode_corpus(encoder, corpus, store, counts.append)
+    assert texts == passage_texts(corpus, " ")[8:], "the finished shard must not be encoded again"
+    assert sum(counts) == len(corpus)
+    assert not half.exists()
+    texts.clear()
+    encode_corpus(encoder, corpus, store)
+    assert not texts, "a complete store is left as it is"
+    monkeypatch.undo()
+    assert_equal(open_store(store, encoder, corpus)[1], encoded_now(encoder, corpus)[1])
+
+
+def others(model, params, encoder, corpus):
+    """What differs, with an encoder or a corpus that differs in it."""
+    moved = jax.tree.map(lambda x: x + 1e-3, params)
+    yield "model", TextEncoder(model, moved, encoder.mesh), corpus
+    text = dataclasses.replace(model.text, passage_prefix="p: ")
+    yield "model and another text", TextEncoder(dataclasses.replace(model, text=text), params, encoder.mesh), corpus
+    yield "corpus", encoder, dataclasses.replace(corpus, texts=[*corpus.texts[:-1], "Something else."])
+
+
+def test_another_model_or_corpus_is_refused(model, encoder, corpus, tmp_path):
+    store = encode_corpus(encoder, corpus, tmp_path / "store")
+    files = {path: path.stat().st_mtime_ns for path in store.rglob("*")}
+    for name, other, documents in others(model, encoder.params, encoder, corpus):
+        with pytest.raises(InputError, match=rf"{CLAIM}: made with another {name}\."):
+            encode_corpus(other, documents, store)
+        with pytest.raises(InputError, match=rf"{MANIFEST}: made with another {name}\."):
+            open_store(store, other, documents)
+    assert files == {path: path.stat().st_mtime_ns for path in store.rglob("*")}

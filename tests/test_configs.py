@@ -1,0 +1,36 @@
+"""Every gin file under configs/ parses and takes a step, shrunk."""
+
+from pathlib import Path
+
+import gin
+import pytest
+
+CONFIGS = sorted((Path(__file__).parents[1] / "configs").rglob("*.gin"))
+
+
+@pytest.mark.parametrize("file", CONFIGS, ids=lambda p: p.stem)
+def test_takes_a_step(file: Path, root, beir_of_animals, tokenizer, tmp_path, monkeypatch):
+    from jaxret.cli.train import parse_gin
+    from jaxret.train import loop
+
+    monkeypatch.chdir(root)
+    tokenizer.save(tmp_path / "vocabulary.model")
+    gin.clear_config()
+    overrides = [
+        f'train.workdir = "{tmp_path / "model"}"',
+        f'train.vocabulary = "{tmp_path / "vocabulary.model"}"',
+        "train.steps = 1",
+        "train.global_batch_size = 8",
+        "train.mesh_shape = (-1, 1, 1)",
+        f'Source.folder = "{beir_of_animals}"',
+        "EncoderConfig.width = 16",
+        "EncoderConfig.num_layers = 1",
+        "EncoderConfig.num_heads = 2",
+        "EncoderConfig.mlp_width = 16",
+    ]
+    parse_gin([str(file)], overrides)
+    try:
+        workdir = gin.get_configurable(loop.train)()
+    finally:
+        gin.clear_config()
+    assert (workdir / "checkpoints" / "1").is_dir()

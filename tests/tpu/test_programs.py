@@ -1,0 +1,92 @@
+"""The train step and the search programs compile for TPU pods, fit, and talk as intended."""
+
+import functools
+import math
+import re
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import NamedSharding, PartitionSpec
+
+from jaxret.data.text import TextConfig
+from jaxret.data.tokenizer import Tokenizer
+from jaxret.nn.encoder import EncoderConfig
+from jaxret.nn.retriever import RetrieverConfig
+from jaxret.runtime.mesh import AXES, batch_sharding
+from jaxret.runtime.model import Model
+from jaxret.search.exact import SCORES, sharded_top_k
+from jaxret.train.loop import abstract_state
+from jaxret.train.objectives.contrastive import contrastive
+from jaxret.train.optimizers import adamw
+from jaxret.train.step import jitted_step, train_step
+from tests.tpu.conftest import HBM, collectives, hbm_bytes
+
+HEADS = ("dense", "lexical", "multi_vector")
+BASE = RetrieverConfig(
+    EncoderConfig(vocab_size=32768, width=768, num_layers=12, num_heads=12, mlp_width=2048),
+    dense_width=768,
+    token_width=128,
+    skip_ids=(7, 8),
+)
+
+
+def compiled_step(mesh, rows: int):
+    model = Model(BASE, TextConfig(), Tokenizer(b""), "bfloat16")
+    optimizer = adamw(1000, learning_rate=1e-4)
+    abstract, shardings = abstract_state(model, optimizer, 0, mesh)
+    objective = functools.partial(contrastive, temperature=dict.fromkeys(HEADS, 0.05), weight=dict.fromkeys(HEADS, 1.0))
+    step = functools.partial(train_step, apply=model.apply, objective=objective, optimizer=optimizer, seed=0)
+    spread = batch_sharding(mesh)
+    shapes = {"query": (rows, 32), "passage": (rows, 1, 256), "passage_key": (rows, 1)}
+    batch = {name: jax.ShapeDtypeStruct(shape, jnp.int32, sharding=spread) for name, shape in shapes.items()}
+    return jitted_step(step, shardings, mesh).lower(abstract, batch).compile()
+
+
+@pytest.mark.parametrize(
+    ("topology", "shape"), [("v5e:4x4", (-1, 1, 1)), ("v5e:4x4", (2, 4, 2)), ("v5p:2x2x2", (-1, 2, 1))]
+)
+def test_train_step(tpu_mesh, topology: str, shape: tuple[int, int, int]):
+    mesh = tpu_mesh(topology, shape)
+    rows = mesh.shape["data"] * mesh.shape["fsdp"] * 16
+    compiled = compiled_step(mesh, rows)
+    assert hbm_bytes(compiled) < HBM[topology[:3]]
+    inside = [c for c in collectives(compiled) if "while" in c[1] and "encoder" not in c[1]]
+    assert not inside, "a collective inside MaxSim's loop over documents"
+    kinds = {kind for kind, _, _ in collectives(compiled)}
+    assert "all-gather" in kinds, "every device scores against the documents of all"
+
+
+def search_inputs(mode: str, mesh, blocks: int):
+    whole, spread = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(AXES))
+    array = lambda shape, dtype, sharding: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)  # noqa: E731
+    n = blocks * mesh.devices.size
+    if mode == "dense":
+        return (
+            array((64, 768), jnp.bfloat16, whole),
+            array((n, 1024, 768), jnp.bfloat16, spread),
+            array((n, 1024), jnp.int32, spread),
+        )
+    if mode == "lexical":
+        terms = array((n, 1024, 128), jnp.int32, spread), array((n, 1024, 128), jnp.float32, spread)
+        return array((64, 32768), jnp.float32, whole), terms, array((n, 1024), jnp.int32, spread)
+    queries = array((64, 32, 128), jnp.bfloat16, whole), array((64, 32), jnp.bool_, whole)
+    tiles = array((n, 64, 8, 128, 128), jnp.bfloat16, spread), array((n, 64), jnp.bool_, spread)
+    return queries, tiles, array((n, 512), jnp.int32, spread)
+
+
+@pytest.mark.parametrize("mode", SCORES)
+@pytest.mark.parametrize("topology", ["v5e:4x4", "v5e:16x16"])
+def test_search(tpu_mesh, topology: str, mode: str):
+    mesh = tpu_mesh(topology)
+    program = sharded_top_k(SCORES[mode], 100, mesh)
+    few, many = (program.lower(*search_inputs(mode, mesh, blocks)).compile() for blocks in (2, 16))
+    assert hbm_bytes(many) < HBM["v5e"]
+    assert many.memory_analysis().temp_size_in_bytes <= 1.1 * few.memory_analysis().temp_size_in_bytes + 2**20, (
+        "memory grows with the corpus"
+    )
+    # Scores and positions of every chip's best 100, and nothing else; the compiler may gather by adding up zeros.
+    travelled = sorted(
+        math.prod(map(int, re.match(r"\w+\[([\d,]+)\]", shape)[1].split(","))) for *_, shape in collectives(many)
+    )
+    assert travelled == [mesh.devices.size * 64 * 100] * 2

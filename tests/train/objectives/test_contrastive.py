@@ -1,0 +1,92 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxret.train.objectives.contrastive import allowed, contrastive, positives
+
+B, N = 4, 2
+TEMPERATURE = {"dense": 0.5, "lexical": 2.0, "multi_vector": 1.5}
+WEIGHT = {"dense": 1.0, "lexical": 0.25, "multi_vector": 2.0}
+
+
+def example(model):
+    random = np.random.default_rng(0)
+    query = random.integers(7, model.tokenizer.size, (B, 6)).astype(np.int32)
+    passage = random.integers(7, model.tokenizer.size, (B, N, 9)).astype(np.int32)
+    query[0, 4:], passage[1, 1, 5:], passage[2, 0, 7:] = 0, 0, 0
+    query[:, 0], passage[:, :, 0] = 2, 2
+    key = np.arange(B * N, dtype=np.int32).reshape(B, N) + 100
+    # Query 3 has the positive of query 1, which is also a negative of query 2.
+    for row, column in ((3, 0), (2, 1)):
+        passage[row, column], key[row, column] = passage[1, 0], key[1, 0]
+    return {"query": query, "passage": passage, "passage_key": key}
+
+
+def pair_score(head, q, d, i, j):
+    """The score of query i and passage j, from the embeddings, token by token."""
+    if head == "dense":
+        return float(np.dot(q.dense[i], d.dense[j]))
+    if head == "lexical":
+        best = [{}, {}]
+        for side, (e, row) in enumerate(((q, i), (d, j))):
+            for token, weight in zip(np.asarray(e.token_ids[row]), np.asarray(e.lexical[row]), strict=True):
+                best[side][token] = max(best[side].get(token, 0.0), float(weight))
+        return sum(weight * best[1].get(token, 0.0) for token, weight in best[0].items())
+    kept = np.asarray(d.tokens[j])[np.asarray(d.mask[j])]
+    return sum(max(float(np.dot(x, y)) for y in kept) for x in np.asarray(q.tokens[i])[np.asarray(q.mask[i])])
+
+
+def loop(model, params, batch):
+    """The loss of each head: one query, one passage at a time."""
+    q = model.apply(params, jnp.asarray(batch["query"]), "query")
+    d = model.apply(params, jnp.asarray(batch["passage"].reshape(B * N, -1)), "passage")
+    key, losses, accuracy = batch["passage_key"].reshape(-1), {}, {}
+    for head in TEMPERATURE:
+        losses[head], accuracy[head] = [], []
+        for i in range(B):
+            scores = [pair_score(head, q, d, i, j) / TEMPERATURE[head] for j in range(B * N)]
+            kept = [s for j, s in enumerate(scores) if j == i * N or key[j] != key[i * N]]
+            losses[head].append(np.log(np.sum(np.exp(kept))) - scores[i * N])
+            accuracy[head].append(int(np.argmax(scores)) == i * N)
+    return {h: np.mean(x) for h, x in losses.items()}, {h: np.mean(x) for h, x in accuracy.items()}
+
+
+def objective(model, params, batch, **changes):
+    knobs = {"temperature": TEMPERATURE, "weight": WEIGHT, **changes}
+    arrays = {name: jnp.asarray(value) for name, value in batch.items()}
+    return contrastive(model.apply, params, {"kept": jnp.ones(2)}, arrays, jax.random.key(0), **knobs)
+
+
+@pytest.fixture(scope="module")
+def params(model, random_params):
+    return random_params(model.abstract_params())
+
+
+def test_the_loss_equals_a_loop_over_every_pair(model, params):
+    batch = example(model)
+    loss, (state, metrics) = objective(model, params, batch)
+    losses, accuracy = loop(model, params, batch)
+    for head in TEMPERATURE:
+        np.testing.assert_allclose(metrics[f"loss_{head}"], losses[head], rtol=1e-5)
+        np.testing.assert_allclose(metrics[f"accuracy_{head}"], accuracy[head])
+    np.testing.assert_allclose(loss, sum(WEIGHT[head] * losses[head] for head in losses), rtol=1e-5)
+    np.testing.assert_array_equal(state["kept"], np.ones(2))
+    assert set(metrics) == {f"{name}_{head}" for name in ("loss", "accuracy") for head in TEMPERATURE}
+
+
+def test_a_copy_of_the_positive_is_masked_by_its_key(model, params):
+    batch = example(model)
+    distinct = batch | {"passage_key": np.arange(B * N, dtype=np.int32).reshape(B, N)}
+    masked, whole = objective(model, params, batch)[0], objective(model, params, distinct)[0]
+    assert masked < whole - 1e-2
+
+
+def test_allowed_leaves_out_every_copy_of_the_own_positive():
+    key = jnp.array([[1, 2], [3, 1], [1, 4]])
+    expected = [[k != own for k in (1, 2, 3, 1, 1, 4)] for own in (1, 3, 1)]
+    np.testing.assert_array_equal(allowed(key), expected)
+
+
+def test_positives_are_the_first_of_each_group():
+    np.testing.assert_array_equal(positives(3, 4), [0, 4, 8])
