@@ -94,7 +94,7 @@ def _fused(runs: dict[str, Run], weight: float | None, qrels: Any, output: Path)
     pair = [runs["bm25"], runs["multi_vector"]]
     facts: dict[str, Any] = {"systems": ["bm25", "multi_vector"], "normalization": "min_max"}
     if weight is None:
-        weight = best_weight(*pair, qrels)
+        weight = best_weight(runs["bm25"], runs["multi_vector"], qrels)
         write_json(output / "fusion.json", facts | {"weight": weight})
     return weighted(pair, [1 - weight, weight]), facts | {"weight": weight}
 

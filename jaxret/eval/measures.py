@@ -52,5 +52,7 @@ def parse_measure(text: str) -> Measure:
 
 
 DEFAULT_MEASURES = tuple(
-    Measure(name, k) for name in ("ndcg", "map", "recall", "precision", "mrr", "hit_rate") for k in (1, 3, 5, 10, 100, 1000)
+    Measure(name, k)
+    for name in ("ndcg", "map", "recall", "precision", "mrr", "hit_rate")
+    for k in (1, 3, 5, 10, 100, 1000)
 )

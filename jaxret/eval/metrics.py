@@ -15,7 +15,7 @@ from jaxret.search.runs import Run, kept
 RULES = {
     "ties": "float32 score descending, then document id descending by code point, as trec_eval",
     "queries": "mean over all queries with a judgement (of any grade); a query missing from the run counts 0",
-    "gains": "ndcg: gain = grade, discount log2(rank + 1), ideal over all judgements; else relevant = grade of 1 or more",
+    "gains": "ndcg: gain = grade, discount log2(rank + 1), ideal over all judgements; else grade >= 1 is relevant",
     "negative_grades": "as not relevant",
     "map": "divided by all relevant documents, also under a cut-off",
     "recall_cap": "relevant found / min(k, relevant)",

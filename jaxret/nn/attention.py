@@ -48,11 +48,11 @@ class SelfAttention(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b l d"], mask: Bool[Array, "b l"]) -> Float[Array, "b l d"]:
         """Attends."""
-        b, l, d = x.shape
-        qkv = Dense(3 * d, ("width", "heads"), name="qkv")(x).reshape(b, l, 3, self.num_heads, d // self.num_heads)
+        b, length, d = x.shape
+        qkv = Dense(3 * d, ("width", "heads"), name="qkv")(x).reshape(b, length, 3, self.num_heads, d // self.num_heads)
         q, k, v = jnp.moveaxis(qkv, (2, 3), (0, 2))
-        tables = rotary_tables(l, d // self.num_heads, self.rope_base)
+        tables = rotary_tables(length, d // self.num_heads, self.rope_base)
         mixed = attended(rotated(q, *tables), rotated(k, *tables), v, mask)
         return Dense(d, ("heads", "width"), kernel_init=RESIDUAL_INIT, name="output")(
-            jnp.moveaxis(mixed, 1, 2).reshape(b, l, d)
+            jnp.moveaxis(mixed, 1, 2).reshape(b, length, d)
         )

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxret.errors import InputError
 from jaxret.nn.attention import SelfAttention
-from jaxret.nn.layers import GatedMLP, RMSNorm
+from jaxret.nn.layers import GatedMLP, RMSNorm, parameter
 
 
 @dataclass(frozen=True)
@@ -58,8 +58,8 @@ class Encoder(nn.Module):
     ) -> Float[Array, "b l d"]:
         """Hidden states; positions where `mask` is False are attended by none."""
         config = self.config
-        init = nn.with_logical_partitioning(nn.initializers.normal(1.0), ("vocab", "width"))
-        table = self.param("embedding", init, (config.vocab_size, config.width))
+        shape = (config.vocab_size, config.width)
+        table = parameter(self, "embedding", nn.initializers.normal(1.0), ("vocab", "width"), shape)
         x = jnp.take(table, token_ids, axis=0)
         layers = nn.scan(
             Layer,

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxret.nn.layers import Dense
+from jaxret.nn.layers import Dense, parameter
 from jaxret.ops.vectors import POOLINGS, unit
 
 
@@ -32,7 +32,7 @@ class LexicalHead(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b l d"], mask: Bool[Array, "b l"]) -> Float[Array, "b l"]:
         """Weighs the tokens, in float32."""
-        bias = self.param("bias", nn.with_logical_partitioning(nn.initializers.ones, (None,)), (1,))
+        bias = parameter(self, "bias", nn.initializers.ones, (None,), (1,))
         weights = Dense(1, ("width", None), name="weight")(x)[:, :, 0].astype(jnp.float32) + bias.astype(jnp.float32)[0]
         return jnp.where(mask, nn.relu(weights), 0.0)
 

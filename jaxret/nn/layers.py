@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -17,6 +18,12 @@ Axes = tuple[str | None, ...]
 RESIDUAL_INIT = nn.initializers.variance_scaling(0.01, "fan_in", "truncated_normal")
 
 
+def parameter(module: nn.Module, name: str, init: Callable, axes: Axes, shape: tuple[int, ...]) -> jax.Array:
+    """A float32 parameter of a module, with the logical names of its axes."""
+    value: Any = module.param(name, nn.with_logical_partitioning(init, axes), shape)
+    return value
+
+
 class Dense(nn.Module):
     """`x @ kernel + bias` over the last axis, accumulated in float32, in the dtype of `x`."""
 
@@ -28,13 +35,10 @@ class Dense(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*n d"]) -> Float[Array, "*n f"]:
         """Applies the product."""
-        init = nn.with_logical_partitioning(self.kernel_init, self.axes)
-        kernel = self.param("kernel", init, (x.shape[-1], self.features))
+        kernel = parameter(self, "kernel", self.kernel_init, self.axes, (x.shape[-1], self.features))
         y = dense_product(x.reshape(-1, *x.shape[-2:]), kernel.astype(x.dtype)).reshape(*x.shape[:-1], self.features)
         if self.use_bias:
-            bias = self.param(
-                "bias", nn.with_logical_partitioning(nn.initializers.zeros, self.axes[-1:]), (self.features,)
-            )
+            bias = parameter(self, "bias", nn.initializers.zeros, self.axes[-1:], (self.features,))
             y = y + bias.astype(y.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
         return y
 
@@ -47,7 +51,7 @@ class RMSNorm(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
         """Normalises."""
-        scale = self.param("scale", nn.with_logical_partitioning(nn.initializers.ones, ("width",)), (x.shape[-1],))
+        scale = parameter(self, "scale", nn.initializers.ones, ("width",), (x.shape[-1],))
         y = x.astype(jnp.float32)
         y = y * lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + self.epsilon)
         return (y * scale.astype(jnp.float32).reshape((1,) * (y.ndim - 1) + (-1,))).astype(x.dtype)

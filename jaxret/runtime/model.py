@@ -44,7 +44,8 @@ class Model:
         """Embeds token ids `[b l]` in the compute dtype; `rng` turns dropout on."""
         variables = {"params": cast(params, compute_dtype(self.precision))}
         rngs = None if rng is None else {"dropout": rng}
-        return self.module.apply(variables, token_ids, side, deterministic=rng is None, rngs=rngs)
+        embeddings: Any = self.module.apply(variables, token_ids, side, deterministic=rng is None, rngs=rngs)
+        return embeddings
 
     def abstract_params(self, mesh: Mesh | None = None) -> Any:
         """Shapes and dtypes of the parameters, with their shardings where a mesh is given."""

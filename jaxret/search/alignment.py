@@ -22,6 +22,7 @@ class Alignment:
       query_pieces: the query's s pieces, markers and [MASK] expansion included.
       passage_pieces: the t pieces of the passage that take part in MaxSim: without the skip-list.
       passage_spans: [begin, end) characters of each in the passage; empty for a marker.
+      passage_read: how many characters of the passage the model read before `passage_max_len` cut it off.
       scores: dot products of the token vectors.
       expansion: which of the query's pieces are [MASK] tokens that the query was filled up with.
     """
@@ -29,6 +30,7 @@ class Alignment:
     query_pieces: list[str]
     passage_pieces: list[str]
     passage_spans: list[tuple[int, int]]
+    passage_read: int
     scores: Float[np.ndarray, "s t"]
     expansion: Bool[np.ndarray, " s"]
 
@@ -70,6 +72,7 @@ def alignment(encoder: TextEncoder, query: str, passage: str) -> Alignment:
         query_pieces=model.tokenizer.pieces(q_ids),
         passage_pieces=model.tokenizer.pieces([d_ids[place] for place in kept]),
         passage_spans=[spans[place] for place in kept],
+        passage_read=max(end for _, end in spans),
         scores=q.values @ d.values.T,
         expansion=np.array(q_ids) == MASK,
     )

@@ -19,7 +19,30 @@ from itertools import pairwise
 from jaxret.errors import InputError
 
 # ISO 639 codes of languages whose words are not separated by spaces; `mul`: a corpus of several languages.
-_UNSPACED_LANGUAGES = frozenset(["ja", "jpn", "zh", "zho", "chi", "cmn", "yue", "wuu", "nan", "lzh", "th", "tha", "lo", "lao", "km", "khm", "my", "mya", "bur", "mul"])
+_UNSPACED_LANGUAGES = frozenset(
+    [
+        "ja",
+        "jpn",
+        "zh",
+        "zho",
+        "chi",
+        "cmn",
+        "yue",
+        "wuu",
+        "nan",
+        "lzh",
+        "th",
+        "tha",
+        "lo",
+        "lao",
+        "km",
+        "khm",
+        "my",
+        "mya",
+        "bur",
+        "mul",
+    ]
+)
 # Iteration marks and Han (with planes 2 and 3), kana with its long mark, Thai, Lao, Burmese, Khmer; no digits.
 _UNSPACED = (
     "々-〇ぁ-ゖゝ-ゟァ-ヺー-ヿㇰ-ㇿ㐀-䶿一-鿿豈-﫿\U00020000-\U0003ffff"
@@ -37,6 +60,7 @@ class Analyzer:
     unspaced: bool
 
     def __call__(self, text: str) -> list[str]:
+        """The terms of a text, in order."""
         words = _word_pattern().findall(_normalized(text))
         if not self.unspaced:
             return words

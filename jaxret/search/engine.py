@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,27 +42,25 @@ class Engine:
         if not 1 <= k <= len(index.documents):
             problem = f"{k} results of a corpus of {len(index.documents)} documents"
             raise InputError("--k", problem, f"Give 1 to {len(index.documents)}.")
-        self._index, self._encoder, self._k = index, encoder, k
-        self._analyzer = analyzer(index.language)
-        self._search = None
-        if mode != "bm25":
+        self._documents, self._analyzer = index.documents, analyzer(index.language)
+        self._ranked: Callable[[list[str]], tuple[np.ndarray, np.ndarray]]
+        if mode == "bm25":
+            self._ranked = lambda questions: index.bm25.top_k(questions, k)
+        elif encoder is None:
+            raise InputError("--mode", f"{mode} needs the model that made the index", "Give its encoder, or use bm25.")
+        else:
             _, vectors = open_store(index.vectors, encoder)
-            self._search = ExactSearch(mode, vectors, encoder.mesh, k, encoder.model.config.encoder.vocab_size)
+            search = ExactSearch(mode, vectors, encoder.mesh, k, encoder.model.config.encoder.vocab_size)
+            self._ranked = lambda questions: search(encoder.queries(questions))
 
     def __call__(self, question: str) -> list[Hit]:
         """The best documents, best first."""
         if not question.strip():
             raise InputError("question", "is empty", "Type some words.")
         scores, positions = self._ranked([question])
-        return [
-            self._hit(question, p, s) for p, s in zip(positions[0].tolist(), scores[0].tolist(), strict=True) if p >= 0
-        ]
-
-    def _ranked(self, questions: Sequence[str]) -> tuple[np.ndarray, np.ndarray]:
-        if self._search is None:
-            return self._index.bm25.top_k(questions, self._k)
-        return self._search(self._encoder.queries(questions))
+        ranked = zip(positions[0].tolist(), scores[0].tolist(), strict=True)
+        return [self._hit(question, position, score) for position, score in ranked if position >= 0]
 
     def _hit(self, question: str, position: int, score: float) -> Hit:
-        document = self._index.documents[position]
+        document = self._documents[position]
         return Hit(document, score, matched_spans(self._analyzer, question, document.text))

@@ -113,10 +113,14 @@ class ExactSearch:
             raise InputError("mode", f"unknown {mode!r}", f"Choose one of {', '.join(SCORES)}.")
         if not 1 <= k <= len(corpus):
             raise InputError("k", f"{k} results of a corpus of {len(corpus)} documents", f"Give 1 to {len(corpus)}.")
-        held = {"dense": corpus.dense, "lexical": corpus.term_ids, "multi_vector": corpus.tokens}
+        held = {
+            "dense": corpus.needed("dense"),
+            "lexical": corpus.needed("term_ids"),
+            "multi_vector": corpus.needed("tokens"),
+        }
         if held[mode] is None:
             raise InputError("mode", f"the corpus has no {mode} vectors", "Encode it with a model that has this head.")
-        self.mode, self.k, self._vocab_size = mode, k, vocab_size
+        self.mode, self.k, self._vocab_size = mode, k, vocab_size or 0
         self._top_k = sharded_top_k(SCORES[mode], k, mesh)
         self._whole = NamedSharding(mesh, PartitionSpec())
         spread = NamedSharding(mesh, PartitionSpec(AXES))
@@ -129,7 +133,7 @@ class ExactSearch:
         self, queries: Vectors, progress: Callable[[int], None] | None = None
     ) -> tuple[Float[np.ndarray, "q k"], Int[np.ndarray, "q k"]]:
         """Scores and positions of the best k documents for each query, best first; ties by ascending position."""
-        found = [TopK(np.zeros((0, self.k), np.float32), np.zeros((0, self.k), np.int32))]
+        found: list[list[np.ndarray]] = [[np.zeros((0, self.k), np.float32), np.zeros((0, self.k), np.int32)]]
         for rows in range(0, len(queries), QUERY_BATCH):
             count = min(QUERY_BATCH, len(queries) - rows)
             batch = jax.device_put(cast(self._query_batch(queries, rows, count), self._dtype), self._whole)
@@ -137,51 +141,52 @@ class ExactSearch:
             best = parts[0]
             for part in parts[1:]:
                 best = self._merge(TopK(*(jnp.concatenate(pair, axis=1) for pair in zip(best, part, strict=True))))
-            found.append(TopK(*(part[:count] for part in jax.device_get(best))))
+            found.append([np.asarray(part)[:count] for part in best])
             if progress:
                 progress(count)
-        return np.concatenate([f.scores for f in found]), np.concatenate([f.positions for f in found])
+        scores, positions = zip(*found, strict=True)
+        return np.concatenate(scores), np.concatenate(positions)
 
     def _query_batch(self, queries: Vectors, start: int, count: int) -> Any:
         """One batch of a fixed shape; rows past the last query repeat the first."""
         rows = np.concatenate([np.arange(start, start + count), np.full(QUERY_BATCH - count, start)])
         if self.mode == "dense":
-            return queries.dense[rows]
+            return queries.needed("dense")[rows]
         if self.mode == "lexical":
             dense = np.zeros((QUERY_BATCH, self._vocab_size), np.float32)
             for place, row in enumerate(rows.tolist()):
-                dense[place, queries.term_ids.row(row)] = queries.term_weights.row(row)
+                dense[place, queries.needed("term_ids").row(row)] = queries.needed("term_weights").row(row)
             return dense
-        lengths = queries.tokens.lengths
+        lengths = queries.needed("tokens").lengths
         longest = int(lengths.max())
         mask = np.arange(longest)[None, :] < lengths[rows][:, None]
-        return queries.tokens.padded(rows, longest), mask
+        return queries.needed("tokens").padded(rows, longest), mask
 
 
 def _dense_blocks(corpus: Vectors, devices: int) -> Iterator[tuple[Any, np.ndarray]]:
     rows = _blocked(np.arange(len(corpus)), BLOCK_DOCUMENTS, devices)
-    yield corpus.dense[np.where(rows == EMPTY, 0, rows)], rows
+    yield corpus.needed("dense")[np.where(rows == EMPTY, 0, rows)], rows
 
 
 def _lexical_blocks(corpus: Vectors, devices: int) -> Iterator[tuple[Any, np.ndarray]]:
-    for length, members in by_bucket(corpus.term_ids.lengths):
+    for length, members in by_bucket(corpus.needed("term_ids").lengths):
         rows = _blocked(members, BLOCK_DOCUMENTS, devices)
         chosen = np.where(rows == EMPTY, members[0], rows).reshape(-1)
-        terms = corpus.term_ids.padded(chosen, length)
-        weights = corpus.term_weights.padded(chosen, length)
-        weights[np.arange(length)[None, :] >= corpus.term_ids.lengths[chosen][:, None]] = 0.0
+        terms = corpus.needed("term_ids").padded(chosen, length)
+        weights = corpus.needed("term_weights").padded(chosen, length)
+        weights[np.arange(length)[None, :] >= corpus.needed("term_ids").lengths[chosen][:, None]] = 0.0
         yield tuple(part.reshape(*rows.shape, length) for part in (terms, weights)), rows
 
 
 def _multi_vector_blocks(corpus: Vectors, devices: int) -> Iterator[tuple[Any, np.ndarray]]:
-    for length, members in by_bucket(corpus.tokens.lengths):
+    for length, members in by_bucket(corpus.needed("tokens").lengths):
         documents = max(1, TILE_TOKENS // length)
         tiles = max(1, BLOCK_DOCUMENTS // documents)
         rows = _blocked(members, tiles * documents, devices)
         chosen = np.where(rows == EMPTY, members[0], rows).reshape(-1)
-        shape = (len(rows), tiles, documents, length, corpus.tokens.values.shape[1])
+        shape = (len(rows), tiles, documents, length, corpus.needed("tokens").values.shape[1])
         used = np.any(rows.reshape(len(rows), tiles, documents) != EMPTY, axis=-1)
-        yield (corpus.tokens.padded(chosen, length).reshape(shape), used), rows
+        yield (corpus.needed("tokens").padded(chosen, length).reshape(shape), used), rows
 
 
 BLOCKS: dict[str, Callable] = {

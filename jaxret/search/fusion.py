@@ -53,7 +53,9 @@ def _fused(
 ) -> Run:
     """The weighted sum of what `values` says of each run: [total] by result, and [q] for a document not there."""
     if not runs or len(weights) != len(runs):
-        raise InputError("weights", f"{len(weights)} for {len(runs)} runs", "Give one weight a run, and a run at least.")
+        raise InputError(
+            "weights", f"{len(weights)} for {len(runs)} runs", "Give one weight a run, and a run at least."
+        )
     query_ids = list(dict.fromkeys(query for run in runs for query in run.query_ids))
     documents, indices = _common_table(runs)
     row_of = {query: row for row, query in enumerate(query_ids)}

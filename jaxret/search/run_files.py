@@ -127,7 +127,9 @@ def _bad_line(place: str, found: str, expected: str) -> InputError:
 def _reject_spaces(what: str, ids: Iterable[str]) -> None:
     for name in ids:
         if len(name.split()) != 1 or name.split()[0] != name:
-            raise InputError("run", f"{what} {name!r} is empty or holds white space", "TREC files need ids without any.")
+            raise InputError(
+                "run", f"{what} {name!r} is empty or holds white space", "TREC files need ids without any."
+            )
 
 
 def _reject_repeats(path: str | Path, documents: list[str], keys: np.ndarray, lines: np.ndarray) -> None:

@@ -117,10 +117,14 @@ def _checked(run: Run) -> Run:
         query = next(query for query in run.query_ids if run.query_ids.count(query) > 1)
         raise InputError("run", f"query {query!r} occurs twice", "Give every query an id of its own.")
     if len(run.offsets) != len(run) + 1 or len(run.indices) != len(run.scores):
-        sizes = f"{len(run)} query ids, {len(run.offsets) - 1} rows, {len(run.indices)} documents, {len(run.scores)} scores"
+        sizes = (
+            f"{len(run)} query ids, {len(run.offsets) - 1} rows, {len(run.indices)} documents, {len(run.scores)} scores"
+        )
         raise InputError("run", f"sizes differ: {sizes}", "Give one row a query and one score a document.")
     if len(run.indices) and int(run.indices.max()) >= len(run.documents):
-        raise InputError("run", f"position {run.indices.max()} of {len(run.documents)} documents", "Pass the corpus searched.")
+        raise InputError(
+            "run", f"position {run.indices.max()} of {len(run.documents)} documents", "Pass the corpus searched."
+        )
     if not np.isfinite(run.scores).all():
         row = run.rows[~np.isfinite(run.scores)][0]
         raise InputError("run", f"a score of query {run.query_ids[row]!r} is not finite", "Look for NaN in the model.")
@@ -153,7 +157,9 @@ def _ranked(run: Run) -> Run:
     if (same_row & (scores[1:] > scores[:-1])).any():
         order = np.argsort((run.rows << 32) - _ordinals(scores))
         indices, scores = indices[order], scores[order]
-    return replace(run, indices=_ties_broken(run.documents, same_row & (scores[1:] == scores[:-1]), indices), scores=scores)
+    return replace(
+        run, indices=_ties_broken(run.documents, same_row & (scores[1:] == scores[:-1]), indices), scores=scores
+    )
 
 
 def _ordinals(scores: np.ndarray) -> np.ndarray:

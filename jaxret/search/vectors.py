@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+
+from jaxret.errors import InputError
 
 
 @dataclass(frozen=True)
@@ -65,6 +68,14 @@ class Vectors:
     tokens: Ragged | None = None
     term_ids: Ragged | None = None
     term_weights: Ragged | None = None
+
+    def needed(self, name: str) -> Any:
+        """One of the attributes; raises InputError where the model lacks the head that makes it."""
+        value = getattr(self, name)
+        if value is None:
+            fix = "Use a model with the head that makes them, or another mode."
+            raise InputError("vectors", f"there are no {name.replace('_', ' ')}", fix)
+        return value
 
     def __len__(self) -> int:
         return len(next(part for part in (self.dense, self.tokens, self.term_ids) if part is not None))

@@ -141,13 +141,13 @@ def _starting_state(checkpoints, model, optimizer, seed, abstract, shardings) ->
         state = init()
         _save(checkpoints, 0, state)
         return state, 0
-    rest = abstract.replace(params=None)
+    rest = dataclasses.replace(abstract, params=None)
     params, rest, position = checkpoints.restore(steps[-1], abstract.params, rest)
-    return rest.replace(params=params), position["batches"]
+    return dataclasses.replace(rest, params=params), position["batches"]
 
 
 def _save(checkpoints: Checkpoints, step: int, state: TrainState) -> None:
-    checkpoints.save(step, state.params, state.replace(params=None), {"batches": step})
+    checkpoints.save(step, state.params, dataclasses.replace(state, params=None), {"batches": step})
 
 
 def _check_same_model(folder: Path, model: Model) -> None:

@@ -24,9 +24,11 @@ def test_spellings(key, text):
     assert parse_measure(text).key == key
 
 
-@pytest.mark.parametrize("text", ["", "ndgc@10", "ndcg@0", "ndcg@-1", "ndcg@ten", "ndcg@", "@10", "recall_at_", "ndcg@1.5"])
+@pytest.mark.parametrize(
+    "text", ["", "ndgc@10", "ndcg@0", "ndcg@-1", "ndcg@ten", "ndcg@", "@10", "recall_at_", "ndcg@1.5"]
+)
 def test_unknown(text):
-    with pytest.raises(InputError, match="map@k.*ndcg@k.*recall_cap@k"):
+    with pytest.raises(InputError, match=r"map@k.*ndcg@k.*recall_cap@k"):
         parse_measure(text)
 
 

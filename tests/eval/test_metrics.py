@@ -98,7 +98,9 @@ def test_large_tables_in_several_blocks():
     positions[5, 7:] = -1
     run = Run.from_top_k([f"q{i}" for i in range(120)], documents, positions, random.integers(0, 9, positions.shape))
     qrels = {
-        f"q{i}": {documents[j]: int(random.integers(0, 3)) for j in [*positions[i % 120, :3], *random.integers(0, 30_000, 5)]}
+        f"q{i}": {
+            documents[j]: int(random.integers(0, 3)) for j in [*positions[i % 120, :3], *random.integers(0, 30_000, 5)]
+        }
         for i in random.permutation(130)
     }
     expected = trec_eval(run.to_dict(), qrels)

@@ -9,12 +9,13 @@ from jaxret.eval.report.heatmap import LEVELS, heat_map, shown_piece, shown_plac
 from jaxret.search.alignment import Alignment
 
 
-def aligned(scores: np.ndarray, query: list[str] | None = None) -> Alignment:
+def aligned(scores: np.ndarray, query: list[str] | None = None, skipped: int = 0) -> Alignment:
     s, t = scores.shape
     return Alignment(
         query_pieces=query or ["犬"] * s,
         passage_pieces=[f"p{i}" for i in range(t)],
         passage_spans=[(i, i + 1) for i in range(t)],
+        passage_read=t + skipped,
         scores=scores.astype(np.float32),
         expansion=np.array([piece == "[MASK]" for piece in query or ["犬"] * s]),
     )
@@ -61,6 +62,8 @@ def test_only_words_mark_the_text():
     assert not found.cut
     longer = heat_map(aligned(scores), "いろはにほ", (0.0, 1.0))
     assert "".join(part for part, _ in longer.text) == "いろはに" and longer.cut
+    stopped = heat_map(aligned(scores, skipped=1), "いろはに。", (0.0, 1.0))
+    assert stopped.text[-1] == ("。", False) and not stopped.cut
 
 
 def test_pieces_lose_the_mark_of_a_space_unless_it_is_all():

@@ -3,14 +3,17 @@ import json
 import re
 from pathlib import Path
 
+import jax
 import pytest
 
-from jaxret.cli.encode import text_encoder
 from jaxret.data.beir import BeirFolder
 from jaxret.errors import InputError
 from jaxret.eval.report.leaderboard import MEASURES
 from jaxret.eval.report.page import curves, flat, page
 from jaxret.eval.report.results import read_results
+from jaxret.runtime.mesh import device_mesh
+from jaxret.runtime.model import load_model
+from jaxret.search.encode import TextEncoder
 from tests.eval.report_inputs import HOSTILE, RANKS, write_data, write_model, write_results
 
 OUTSIDE = re.compile(
@@ -29,8 +32,10 @@ def report_model(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="module")
-def encoder(report_model: Path):
-    return text_encoder(report_model, None, "-1,1,1")[0]
+def encoder(report_model: Path) -> TextEncoder:
+    mesh = device_mesh((1, 1, 1), jax.devices()[:1])
+    model, params, _ = load_model(report_model, mesh)
+    return TextEncoder(model, params, mesh, batch_tokens=256)
 
 
 @pytest.fixture(scope="module")

@@ -61,9 +61,8 @@ def test_pieces_are_those_that_take_part(tiny: TextEncoder):
     assert not set("、「」。") & set("".join(found.passage_pieces))
 
 
-@pytest.mark.parametrize("prefix", ["", "文: "])
-def test_spans_are_of_the_passage(japanese: Tokenizer, prefix: str):
-    config = TextConfig(passage_prefix=prefix, query_max_len=8, passage_max_len=LONG, query_expansion=False)
+def test_spans_are_of_the_passage_without_its_prefix(japanese: Tokenizer):
+    config = TextConfig(passage_prefix="文: ", query_max_len=8, passage_max_len=LONG, query_expansion=False)
     passage = read_corpus(DEMO).texts[5]
     found = alignment(encoder(japanese, config), "何か", passage)
     assert not found.expansion.any() and MASK not in found.expansion.tolist()
@@ -76,7 +75,13 @@ def test_spans_are_of_the_passage(japanese: Tokenizer, prefix: str):
     assert len(whole) > 8
     for piece, cut in whole:
         assert piece.replace("▁", "").strip() == cut.strip()
-    assert max(end for _, end in found.passage_spans) < len(passage)  # the model reads its beginning only
+    assert max(end for _, end in found.passage_spans) <= found.passage_read < len(passage)
+
+
+def test_all_of_a_short_passage_is_read_though_its_last_token_is_skipped(tiny: TextEncoder):
+    passage = "日本、「東京」。"
+    found = alignment(tiny, "日本", passage)
+    assert found.passage_read == len(passage) > max(end for _, end in found.passage_spans)
 
 
 def test_needs_the_head(japanese: Tokenizer):

@@ -41,7 +41,9 @@ def loop(runs, weights, part):
         parts = [part(run.get(query, {})) for run in runs]
         documents = {document for run in runs for document in run.get(query, {})}
         fused[query] = {
-            document: sum(w * scores.get(document, missing) for w, (scores, missing) in zip(weights, parts, strict=True))
+            document: sum(
+                w * scores.get(document, missing) for w, (scores, missing) in zip(weights, parts, strict=True)
+            )
             for document in documents
         }
     return fused
@@ -91,7 +93,7 @@ def test_a_shared_table_is_kept():
 
 
 def test_equal_scores_are_not_rounding_noise():
-    run = Run.from_dict({"q": {name: 0.1 for name in "abcdefg"}})
+    run = Run.from_dict({"q": dict.fromkeys("abcdefg", 0.1)})
     assert set(weighted([run], [1], "z_score").to_dict()["q"].values()) == {0.0}
     assert set(weighted([run], [1], "min_max").to_dict()["q"].values()) == {1.0}
 

@@ -34,7 +34,11 @@ def test_rounding_makes_ties(tmp_path):
     assert [line.split()[2:4] for line in lines] == [["c", "1"], ["b", "2"], ["a", "3"]]
 
 
-SCORES = st.floats(-40, 40, width=32) | st.integers(-30, 30).map(lambda n: n * 2.5e-7) | st.floats(-(2.0**40), 2.0**40, width=32)
+SCORES = (
+    st.floats(-40, 40, width=32)
+    | st.integers(-30, 30).map(lambda n: n * 2.5e-7)
+    | st.floats(-(2.0**40), 2.0**40, width=32)
+)
 RESULTS = st.dictionaries(st.sampled_from("qrs"), st.dictionaries(st.sampled_from("abcdefgh"), SCORES, min_size=1))
 
 

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+import numpy as np
+
 from jaxret.data.beir import BeirFolder
 from jaxret.data.text import passage_text
 from jaxret.errors import InputError
@@ -46,8 +48,9 @@ def _example(outcome: Outcome, data: BeirFolder, split: str, encoder: TextEncode
     separator = encoder.model.text.title_separator
     texts = [passage_text(data.corpus.titles[row], data.corpus.texts[row], separator) for row in rows]
     alignments = [alignment(encoder, query, text) for text in texts]
-    # One scale for all passages of a query, so that shades compare.
-    bounds = min(float(a.scores.min()) for a in alignments), max(float(a.scores.max()) for a in alignments)
+    # One scale for all passages of a query, so that shades compare; what is below the mean says nothing.
+    scores = np.concatenate([a.scores.ravel() for a in alignments])
+    bounds = float(scores.mean()), float(scores.max())
     grades = data.qrels(split)[outcome.query_id]
     passages = [
         Aligned(document, data.corpus.titles[row], grades.get(document, 0) > 0, heat_map(a, text, bounds))

@@ -60,8 +60,8 @@ def heat_map(alignment: Alignment, passage: str, bounds: tuple[float, float]) ->
         for s, piece in enumerate(alignment.query_pieces)
     ]
     columns = [None if place is None else shown_piece(alignment.passage_pieces[place]) for place in places]
-    end = max(end for _, end in alignment.passage_spans)
-    return HeatMap(columns, rows, alignment.maxsim, _marked(alignment, passage[:end]), end < len(passage.rstrip()))
+    end = alignment.passage_read
+    return HeatMap(columns, rows, alignment.maxsim, _marked(alignment, passage[:end]), end < len(passage))
 
 
 def shown_places(alignment: Alignment) -> list[int | None]:

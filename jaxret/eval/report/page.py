@@ -23,7 +23,7 @@ from jaxret.search.encode import TextEncoder
 from jaxret.train.progress import HISTORY, history
 
 SUBJECTS = ("multi_vector", "dense", "lexical")
-CURVES = {"loss": "Loss", "accuracy": "Accuracy in the batch", "examples_per_second": "Examples per second"}
+CURVES = {"loss": "Loss", "accuracy": "In-batch accuracy", "examples_per_second": "Examples per second"}
 KEY_FACTS = ("jaxret", "commit", "versions.jax", "seed", "steps", "global_batch_size", "device_kind", "num_devices")
 LISTED = 8  # wins and losses in a table
 

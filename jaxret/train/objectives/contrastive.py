@@ -35,15 +35,17 @@ def allowed(passage_key: Int[Array, "b n"]) -> Bool[Array, "b c"]:
     return passage_key[:, :1] != passage_key.reshape(1, -1)
 
 
-def head_scores(q: Embeddings, d: Embeddings) -> dict[str, Float[Array, "b c"]]:
-    """The score matrix of every head the model has."""
+def head_scores(q: Any, d: Any) -> dict[str, Float[Array, "b c"]]:
+    """The score matrix of every head that the Embeddings `q` and `d` have."""
     scores = {}
-    if q.dense is not None:
+    if q.dense is not None and d.dense is not None:
         scores["dense"] = jnp.einsum("be,ce->bc", q.dense, d.dense, preferred_element_type=jnp.float32)
-    if q.lexical is not None:
-        vectors = [vocabulary_weights(x.lexical, x.token_ids, x.vocab_size) for x in (q, d)]
-        scores["lexical"] = lexical_scores(*vectors)
-    if q.tokens is not None:
+    if q.lexical is not None and d.lexical is not None:
+        scores["lexical"] = lexical_scores(
+            vocabulary_weights(q.lexical, q.token_ids, q.vocab_size),
+            vocabulary_weights(d.lexical, d.token_ids, d.vocab_size),
+        )
+    if q.tokens is not None and d.tokens is not None:
         scores["multi_vector"] = maxsim(q.tokens, d.tokens, q.mask, d.mask)
     return scores
 
