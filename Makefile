@@ -2,6 +2,7 @@
 # make test   set-up, then all tests
 # make lint   style and types
 # make tpu    compile the programs for real TPU topologies, without a TPU
+# make bench-setup   environments for the peers in benchmarks/
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
@@ -47,6 +48,17 @@ $(LIBTPU)/installed: $(VENV)/installed
 
 tpu: $(LIBTPU)/installed
 	PYTHONPATH=$(LIBTPU) TPU_SKIP_MDS_QUERY=1 JAX_PLATFORMS=cpu $(BIN)/pytest tests/tpu --tpu
+
+# The peers' packages exclude each other, so each has an environment of its own (torch for CPU first).
+bench-setup: setup
+	for peer in st pylate; do \
+	    $(PYTHON) -m venv .venv-$$peer && \
+	    .venv-$$peer/bin/pip install --quiet --disable-pip-version-check torch==2.13.0 && \
+	    .venv-$$peer/bin/pip install --quiet --disable-pip-version-check -r benchmarks/requirements-$$peer.txt || exit 1; \
+	done
+	.venv-pylate/bin/pip install --quiet --disable-pip-version-check --no-deps pylate==1.6.0
+	$(PYTHON) -m venv .venv-ranx
+	.venv-ranx/bin/pip install --quiet --disable-pip-version-check -r benchmarks/requirements-ranx.txt
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info

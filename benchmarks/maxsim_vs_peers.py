@@ -116,9 +116,7 @@ def main() -> None:
                 print(f"{dtype:9} {name:22} {rates}  same best {same[name]:.2f}  setting {system.setting}", flush=True)
                 system.close()
     cores = len(os.sched_getaffinity(0))
-    print(
-        f"{cores} cores, {args.documents} documents, {len(data['tokens'])} tokens, {args.rounds} interleaved rounds, medians"
-    )
+    print(f"{cores} cores, {args.documents} documents, {len(data['tokens'])} tokens, medians of {args.rounds} rounds")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+RULE = "95% percentile bootstrap over queries, 10,000 resamples, seed 0"
 _CELLS = 2**21  # of a block of resamples: 16 MB as float64
 
 

@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from jaxret.eval.intervals import mean_intervals
+from jaxret.errors import InputError
+from jaxret.eval.intervals import RULE, mean_intervals
 from jaxret.eval.judgements import Judgements, Qrels
 from jaxret.eval.measures import Measure
 from jaxret.eval.metrics import rules, scores_per_query
@@ -25,13 +26,19 @@ def write_results(
 ) -> dict[str, Any]:
     """Writes one system's run, its metrics by query (.tsv) and as an MTEB-like result (.json), and its entry.
 
-    An entry of the same system in metrics.json is replaced, the others are kept.
+    An entry of the same system in metrics.json is replaced where it stands, the others are kept.
 
     Returns:
       The entry: {"system", "task_name", "split", "scores", "intervals", "num_queries", "rules"}.
+
+    Raises:
+      InputError: no judged query, an id that a TREC run cannot hold, or a metrics.json that is not ours.
     """
     folder = Path(folder)
+    entries = _entries(folder / METRICS)
     judgements = Judgements.of(qrels, run.documents)
+    if not judgements.query_ids:
+        raise InputError("qrels", f"split {split!r} judges no query", "Choose another split, or add judgements.")
     values = scores_per_query(run, judgements, measures)
     scores = {key: float(column.mean()) for key, column in values.items()}
     entry = {
@@ -41,23 +48,27 @@ def write_results(
         "scores": scores,
         "intervals": {key: list(ends) for key, ends in mean_intervals(values).items()},
         "num_queries": len(judgements.query_ids),
-        "rules": rules(),
+        "rules": rules() | {"intervals": RULE},
     }
     write_run(run, folder / "runs" / f"{system}.trec", tag=system)
     _write_rows(folder / "metrics" / f"{system}.tsv", judgements.query_ids, values)
     write_json(folder / "metrics" / f"{system}.json", mteb_result(entry))
-    entries = read_json(folder / METRICS) if (folder / METRICS).exists() else []
-    write_json(folder / METRICS, [old for old in entries if old["system"] != system] + [entry])
+    write_json(folder / METRICS, list(({old["system"]: old for old in entries} | {system: entry}).values()))
     return entry
 
 
 def mteb_result(entry: dict[str, Any], languages: Sequence[str] = ()) -> dict[str, Any]:
-    """An entry in the shape of an MTEB TaskResult; the main score is nDCG@10 where it was measured."""
+    """An entry in the shape of an MTEB TaskResult; the main score is nDCG@10 where it was measured.
+
+    Args:
+      entry: as `write_results` returns it.
+      languages: codes such as `jpn-Jpan`.
+    """
     scores = entry["scores"]
     main = scores.get(MAIN, next(iter(scores.values())))
     row = scores | {"main_score": main, "hf_subset": "default", "languages": list(languages)}
     return {
-        "dataset_revision": None,
+        "dataset_revision": "no_revision_available",
         "task_name": entry["task_name"],
         "mteb_version": None,
         "scores": {entry["split"]: [row]},
@@ -65,6 +76,13 @@ def mteb_result(entry: dict[str, Any], languages: Sequence[str] = ()) -> dict[st
         "kg_co2_emissions": None,
         "rules": entry["rules"],
     }
+
+
+def _entries(path: Path) -> list[dict[str, Any]]:
+    entries = read_json(path) if path.exists() else []
+    if not isinstance(entries, list) or not all(isinstance(entry, dict) and "system" in entry for entry in entries):
+        raise InputError(path, "not a list of systems", "Move it away, or give another --output.")
+    return entries
 
 
 def _write_rows(path: Path, query_ids: Sequence[str], values: dict[str, np.ndarray]) -> None:

@@ -56,7 +56,7 @@ class Model:
         shardings = parameter_shardings(boxed, mesh)
         return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
 
-    def init(self, seed: int) -> Any:
+    def init(self, seed: int | jax.Array) -> Any:
         """Fresh float32 parameters; traceable."""
         return nn.meta.unbox(self._boxed(jax.random.key(seed)))
 

@@ -113,13 +113,6 @@ class ExactSearch:
             raise InputError("mode", f"unknown {mode!r}", f"Choose one of {', '.join(SCORES)}.")
         if not 1 <= k <= len(corpus):
             raise InputError("k", f"{k} results of a corpus of {len(corpus)} documents", f"Give 1 to {len(corpus)}.")
-        held = {
-            "dense": corpus.needed("dense"),
-            "lexical": corpus.needed("term_ids"),
-            "multi_vector": corpus.needed("tokens"),
-        }
-        if held[mode] is None:
-            raise InputError("mode", f"the corpus has no {mode} vectors", "Encode it with a model that has this head.")
         self.mode, self.k, self._vocab_size = mode, k, vocab_size or 0
         self._top_k = sharded_top_k(SCORES[mode], k, mesh)
         self._whole = NamedSharding(mesh, PartitionSpec())

@@ -73,8 +73,8 @@ class Vectors:
         """One of the attributes; raises InputError where the model lacks the head that makes it."""
         value = getattr(self, name)
         if value is None:
-            fix = "Use a model with the head that makes them, or another mode."
-            raise InputError("vectors", f"there are no {name.replace('_', ' ')}", fix)
+            fix = "Use a model with the head that makes it, or another mode."
+            raise InputError("vectors", f"{name!r} is missing", fix)
         return value
 
     def __len__(self) -> int:

@@ -66,7 +66,7 @@ def test_missing_parts_are_input_errors(model, tmp_path):
 
 
 def test_parameters_are_float32_and_depend_on_the_seed(model):
-    first, again, other = (jax.jit(lambda seed=seed: model.init(seed))() for seed in (0, 0, 1))
+    first, again, other = map(jax.jit(model.init), (0, 0, 1))
     assert {leaf.dtype for leaf in jax.tree.leaves(first)} == {jnp.dtype("float32")}
     jax.tree.map(np.testing.assert_array_equal, first, again)
     assert not np.array_equal(first["encoder"]["embedding"], other["encoder"]["embedding"])
@@ -78,20 +78,18 @@ def test_parameters_are_float32_and_depend_on_the_seed(model):
 def test_dropout_needs_a_key(model, random_params):
     config = dataclasses.replace(model.config, encoder=dataclasses.replace(model.config.encoder, dropout=0.5))
     dropping, params = dataclasses.replace(model, config=config), random_params(model.abstract_params())
-    ids = jnp.array([[2, 5, 9, 3]])
-    without, with_, again = (
-        dropping.apply(params, ids, "query", rng) for rng in (None, jax.random.key(0), jax.random.key(0))
-    )
-    np.testing.assert_array_equal(without.dense, model.apply(params, ids, "query").dense)
+    apply, ids = jax.jit(dropping.apply, static_argnums=2), jnp.array([[2, 5, 9, 3]])
+    without, with_, again = (apply(params, ids, "query", rng) for rng in (None, jax.random.key(0), jax.random.key(0)))
     np.testing.assert_array_equal(with_.dense, again.dense)
     assert not np.allclose(without.dense, with_.dense)
 
 
-def test_bfloat16_models_compute_in_bfloat16_from_float32_parameters(model, random_params):
-    params = random_params(model.abstract_params())
-    found = dataclasses.replace(model, precision="bfloat16").apply(params, jnp.array([[2, 5, 9, 3]]), "query")
-    assert found.tokens.dtype == jnp.bfloat16
-    assert model.apply(params, jnp.array([[2, 5, 9, 3]]), "query").tokens.dtype == jnp.float32
+@pytest.mark.parametrize(("precision", "dtype"), [("bfloat16", jnp.bfloat16), ("float32", jnp.float32)])
+def test_models_compute_in_their_precision_from_float32_parameters(model, precision, dtype):
+    params, ids = model.abstract_params(), jax.ShapeDtypeStruct((1, 4), jnp.int32)
+    apply = dataclasses.replace(model, precision=precision).apply
+    found = jax.eval_shape(lambda params, ids: apply(params, ids, "query").tokens, params, ids)
+    assert found.dtype == dtype
 
 
 def test_a_trained_model_is_loaded_from_its_workdir(model, random_params, tmp_path):

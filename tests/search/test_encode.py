@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxret.data.text import passage_ids, query_ids
+from jaxret.data.text import padded, passage_ids, query_ids
 from jaxret.runtime.mesh import device_mesh
 from jaxret.search.encode import TextEncoder
 
@@ -32,12 +32,12 @@ def encoder(model, params):
 
 
 def one_by_one(model, params, rows, side):
-    """Each text alone, without padding: dense vectors, kept tokens, {term: weight}."""
+    """Each text alone, in one shape: dense vectors, kept tokens, {term: weight}."""
     apply = jax.jit(model.apply, static_argnums=2)
     for row in rows:
-        found = apply(params, jnp.asarray([row], jnp.int32), side)
+        found = apply(params, jnp.asarray(padded([row], 41)), side)
         terms = {}
-        for term, weight in zip(row, np.asarray(found.lexical[0]), strict=True):
+        for term, weight in zip(row, np.asarray(found.lexical[0]), strict=False):
             if weight > 0:
                 terms[term] = max(terms.get(term, 0.0), float(weight))
         yield np.asarray(found.dense[0]), np.asarray(found.tokens[0])[np.asarray(found.mask[0])], terms

@@ -1,3 +1,5 @@
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -161,13 +163,14 @@ def test_an_unknown_mode_is_an_input_error():
         search("sparse", vectors(3, 0), 1, 1)
 
 
-def test_a_missing_representation_is_an_input_error():
-    for mode, corpus in (
-        ("multi_vector", Vectors(dense=np.ones((3, 4), np.float32))),
-        ("dense", Vectors(tokens=vectors(3, 0).tokens)),
-    ):
-        with pytest.raises(InputError, match=mode):
-            search(mode, corpus, 1, 1)
+@pytest.mark.parametrize(("mode", "part"), [("dense", "dense"), ("lexical", "term_ids"), ("multi_vector", "tokens")])
+def test_only_the_representation_of_the_mode_is_needed(mode, part):
+    whole = vectors(3, 0)
+    without = dataclasses.replace(whole, **{part: None})
+    with pytest.raises(InputError, match=rf"^vectors: '{part}' is missing"):
+        search(mode, without, 1, 1)
+    for other in set(MODES) - {mode}:
+        search(other, without, 1, 1)
 
 
 def temporary_bytes(mode, num_blocks):

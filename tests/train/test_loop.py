@@ -1,5 +1,6 @@
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -29,7 +30,7 @@ class Runs:
         self._started = []
 
     def start(self, workdir, *, devices=DEVICES, **settings):
-        flags = f"--xla_force_host_platform_device_count={devices}"
+        flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
         environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(self._root)}
         described = json.dumps({"workdir": str(workdir), "steps": STEPS} | self._settings | settings)
         self._started.append(
@@ -140,8 +141,8 @@ def killed(process, workdir, moment):
 @pytest.mark.slow
 def test_a_killed_run_ends_with_the_same_bits(runs, whole, tmp_path):
     workdir, seen = tmp_path / "run", []
-    pause = np.random.default_rng().uniform(0, 0.1)
-    for moment in (writing(0), preparing, logged(3, pause), writing(6)):
+    early, pause = random.choice([writing(0), preparing]), random.uniform(0, 0.1)
+    for moment in (early, logged(3, pause), writing(6)):
         alive, batches = killed(runs.start(workdir), workdir, moment)
         assert alive, "the run ended before it could be killed"
         seen.append(batches)
@@ -152,7 +153,7 @@ def test_a_killed_run_ends_with_the_same_bits(runs, whole, tmp_path):
     expected, found = final(whole[0]), final(workdir)
     assert expected.keys() == found.keys()
     for name in expected:
-        assert expected[name].tobytes() == found[name].tobytes(), f"{name}; pause {pause}"
+        assert expected[name].tobytes() == found[name].tobytes(), f"{name}; {early}, pause {pause}"
     assert losses(workdir) == losses(whole[0])
     assert sorted(os.listdir(workdir / "checkpoints")) == ["0", str(STEPS - 2), str(STEPS)]
 

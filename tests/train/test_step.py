@@ -17,6 +17,8 @@ KNOBS = dict.fromkeys(("dense", "lexical", "multi_vector"), 1.0)
 MESHES = [(1, (1, 1, 1)), (2, (2, 1, 1)), (4, (4, 1, 1)), (8, (8, 1, 1)), (8, (2, 2, 2)), (8, (1, 4, 2))]
 # Plain gradient descent at rate 1: the change of a parameter is its gradient.
 DESCENT = optax.sgd(1.0)
+# These programs run once: most of their time is compilation.
+QUICK = {"xla_backend_optimization_level": 0}
 
 
 def batch(model):
@@ -35,7 +37,7 @@ def compiled(model, mesh, optimizer=DESCENT):
     objective = functools.partial(contrastive, temperature=KNOBS, weight=KNOBS)
     step = functools.partial(train_step, apply=model.apply, objective=objective, optimizer=optimizer, seed=SEED)
     arrays = global_batch(batch(model), mesh)
-    return jitted_step(step, shardings, mesh).lower(abstract, arrays).compile(), shardings, arrays
+    return jitted_step(step, shardings, mesh).lower(abstract, arrays).compile(QUICK), shardings, arrays
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +53,7 @@ def plain(model, params):
     def loss(params):
         return contrastive(model.apply, params, {}, arrays, jax.random.key(0), temperature=KNOBS, weight=KNOBS)
 
-    (value, (_, metrics)), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
+    (value, (_, metrics)), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=QUICK)(params)
     return metrics | {"loss": value, "gradient_norm": optax.tree.norm(gradients)}, gradients
 
 

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,8 +41,9 @@ def pair_score(head, q, d, i, j):
 
 def loop(model, params, batch):
     """The loss of each head: one query, one passage at a time."""
-    q = model.apply(params, jnp.asarray(batch["query"]), "query")
-    d = model.apply(params, jnp.asarray(batch["passage"].reshape(B * N, -1)), "passage")
+    apply = jax.jit(model.apply, static_argnums=2)
+    q = apply(params, jnp.asarray(batch["query"]), "query")
+    d = apply(params, jnp.asarray(batch["passage"].reshape(B * N, -1)), "passage")
     key, losses, accuracy = batch["passage_key"].reshape(-1), {}, {}
     for head in TEMPERATURE:
         losses[head], accuracy[head] = [], []
@@ -52,20 +55,21 @@ def loop(model, params, batch):
     return {h: np.mean(x) for h, x in losses.items()}, {h: np.mean(x) for h, x in accuracy.items()}
 
 
-def objective(model, params, batch, **changes):
-    knobs = {"temperature": TEMPERATURE, "weight": WEIGHT, **changes}
-    arrays = {name: jnp.asarray(value) for name, value in batch.items()}
-    return contrastive(model.apply, params, {"kept": jnp.ones(2)}, arrays, jax.random.key(0), **knobs)
-
-
 @pytest.fixture(scope="module")
 def params(model, random_params):
     return random_params(model.abstract_params())
 
 
-def test_the_loss_equals_a_loop_over_every_pair(model, params):
+@pytest.fixture(scope="module")
+def objective(model, params):
+    knobs = {"temperature": TEMPERATURE, "weight": WEIGHT}
+    program = jax.jit(functools.partial(contrastive, model.apply, **knobs))
+    return lambda batch: program(params, {"kept": jnp.ones(2)}, batch, jax.random.key(0))
+
+
+def test_the_loss_equals_a_loop_over_every_pair(model, params, objective):
     batch = example(model)
-    loss, (state, metrics) = objective(model, params, batch)
+    loss, (state, metrics) = objective(batch)
     losses, accuracy = loop(model, params, batch)
     for head in TEMPERATURE:
         np.testing.assert_allclose(metrics[f"loss_{head}"], losses[head], rtol=1e-5)
@@ -75,10 +79,10 @@ def test_the_loss_equals_a_loop_over_every_pair(model, params):
     assert set(metrics) == {f"{name}_{head}" for name in ("loss", "accuracy") for head in TEMPERATURE}
 
 
-def test_a_copy_of_the_positive_is_masked_by_its_key(model, params):
+def test_a_copy_of_the_positive_is_masked_by_its_key(model, objective):
     batch = example(model)
     distinct = batch | {"passage_key": np.arange(B * N, dtype=np.int32).reshape(B, N)}
-    masked, whole = objective(model, params, batch)[0], objective(model, params, distinct)[0]
+    masked, whole = objective(batch)[0], objective(distinct)[0]
     assert masked < whole - 1e-2
 
 
