@@ -1,3 +1,5 @@
+import itertools
+
 import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
@@ -19,7 +21,7 @@ def test_the_last_length_holds_the_longest_with_less_than_eight_to_spare(longest
     assert lengths == sorted(set(lengths))
     assert all(length % 8 == 0 for length in lengths)
     assert longest <= lengths[-1] and (lengths[-1] < longest + 8 or lengths == [16])
-    assert all(b <= 1.5 * a for a, b in zip(lengths, lengths[1:], strict=False)), "no more than a third is padding"
+    assert all(b <= 1.5 * a for a, b in itertools.pairwise(lengths)), "no more than a third is padding"
 
 
 @given(st.lists(st.integers(0, 300)))
