@@ -26,6 +26,16 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 ROOT = Path(__file__).parents[1]
 
 
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """`make tpu` gives --tpu; without it tests/tpu, which needs libtpu, is another suite."""
+    parser.addoption("--tpu", action="store_true", help="collect tests/tpu")
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """Leaves tests/tpu to `make tpu`."""
+    return True if collection_path == ROOT / "tests" / "tpu" and not config.getoption("--tpu") else None
+
+
 ANIMALS = ("cat", "dog", "owl", "fox", "hen", "pig", "ant", "bee")
 PLACES = ("in the garden", "on the hill", "by the river", "under a tree, alone")
 DOCUMENTS = [

@@ -78,6 +78,12 @@ class Checkpoints:
             )
         return found["params"], found["rest"], found["position"]
 
+    def position(self, step: int) -> dict[str, Any]:
+        """The data position of one step; raises InputError where it cannot be read."""
+        with self._readable(step):
+            found = self._manager.restore(step, args=ocp.args.Composite(position=ocp.args.JsonRestore()))
+        return found["position"]
+
     def restore_params(self, params: Any, step: int | None = None) -> tuple[Any, int]:
         """Reads the parameters of one step (the latest by default) and says which step it was.
 

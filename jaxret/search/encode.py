@@ -62,13 +62,19 @@ class TextEncoder:
         devices = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
         sharding = batch_sharding(self.mesh)
         for length, members in by_bucket([len(row) for row in rows]):
-            size = max(1, self._batch_tokens // length) * devices
+            size = _batch_rows(len(members), max(1, self._batch_tokens // length), devices)
             for start in range(0, len(members), size):
                 chosen = members[start : start + size]
                 ids = padded([rows[i] for i in chosen], length)
                 # A short last batch is filled up, so that each bucket has one shape.
                 ids = np.concatenate([ids, np.repeat(ids[:1], size - len(ids), axis=0)])
                 yield chosen, jax.device_get(self._apply(self.params, jax.device_put(ids, sharding), side))
+
+
+def _batch_rows(texts: int, most: int, devices: int) -> int:
+    """Rows of a batch: `most` a device, or for few texts the power of two that holds them."""
+    needed = -(-texts // devices)
+    return min(most, 1 << (needed - 1).bit_length()) * devices
 
 
 def _no_vectors(config: RetrieverConfig) -> Vectors:

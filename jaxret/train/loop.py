@@ -93,8 +93,10 @@ def train(
         open_batches(start=0)
         return folder
     with closing(Checkpoints(folder / "checkpoints", keep=keep)) as checkpoints:
-        state, first = _starting_state(checkpoints, model, optimizer_, seed, abstract, shardings)
+        steps_saved = checkpoints.steps()
+        first = checkpoints.position(steps_saved[-1])["batches"] if steps_saved else 0
         stream = open_batches(start=first)
+        state = _starting_state(checkpoints, model, optimizer_, seed, abstract, shardings)
         if first_process:
             model.save_description(folder)
             sizes = {"seed": seed, "steps": steps, "global_batch_size": global_batch_size, "first_step": first}
@@ -134,16 +136,16 @@ def global_batch(local: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[
     return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in local.items()}
 
 
-def _starting_state(checkpoints, model, optimizer, seed, abstract, shardings) -> tuple[TrainState, int]:
+def _starting_state(checkpoints, model, optimizer, seed, abstract, shardings) -> TrainState:
     steps = checkpoints.steps()
     if not steps:
         init = jax.jit(lambda: fresh_state(lambda: model.init(seed), optimizer, {}), out_shardings=shardings)
         state = init()
         _save(checkpoints, 0, state)
-        return state, 0
+        return state
     rest = dataclasses.replace(abstract, params=None)
-    params, rest, position = checkpoints.restore(steps[-1], abstract.params, rest)
-    return dataclasses.replace(rest, params=params), position["batches"]
+    params, rest, _ = checkpoints.restore(steps[-1], abstract.params, rest)
+    return dataclasses.replace(rest, params=params)
 
 
 def _save(checkpoints: Checkpoints, step: int, state: TrainState) -> None:
