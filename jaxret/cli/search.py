@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jaxret.cli.options import MeshShape
+from jaxret.cli.options import DryRun, MeshShape
 
 if TYPE_CHECKING:
     from jaxret.search.engine import Hit
@@ -22,6 +22,7 @@ def search(
     mode: Annotated[str, typer.Option("--mode", help="multi_vector, dense, lexical or bm25.")] = "multi_vector",
     k: Annotated[int, typer.Option("--k", help="Results a question.")] = 3,
     mesh_shape: MeshShape = "-1,1,1",
+    dry_run: DryRun = False,
 ) -> None:
     """Answers questions from an index."""
     from rich.console import Console
@@ -35,6 +36,9 @@ def search(
     encoder = None if mode == "bm25" else text_encoder(opened.workdir, opened.step, mesh_shape)[0]
     engine = Engine(opened, encoder, mode, k)
     console = Console(highlight=False)
+    if dry_run:
+        console.print(f"would search {len(opened.documents)} documents of {index} by {mode}")
+        return
     if question is not None:
         show(console, engine(question))
         return

@@ -63,24 +63,24 @@ class BeirTraining(tfds.core.GeneratorBasedBuilder):
         )
         row_of = {document: row for row, document in enumerate(named)}
         return {
-            "documents": self._documents(named),
-            "queries": self._queries(row_of, positives, negatives),
+            "documents": self._generate_examples(self._documents(named)),
+            "queries": self._generate_examples(self._queries(row_of, positives, negatives)),
         }
 
-    def _generate_examples(self) -> Iterator[tuple[int, dict[str, Any]]]:
-        raise NotImplementedError("see _documents and _queries")
+    def _generate_examples(self, records: Iterator[dict[str, Any]]) -> Iterator[tuple[int, dict[str, Any]]]:
+        yield from enumerate(records)
 
     def _documents(self, named):
         corpus = self._folder.corpus
-        for i, document in enumerate(named):
+        for document in named:
             title, text = (column[corpus.row_of[document]] for column in (corpus.titles, corpus.texts))
-            yield i, _record(document, title, text, passage_key(title, text))
+            yield _record(document, title, text, passage_key(title, text))
 
     def _queries(self, row_of, positives, negatives):
         queries = self._folder.queries
-        for i, (query, documents) in enumerate(positives.items()):
+        for query, documents in positives.items():
             rows = [[row_of[document] for document in ids] for ids in (documents, negatives[query])]
-            yield i, _record(query, "", queries.texts[queries.row_of[query]], 0, *rows)
+            yield _record(query, "", queries.texts[queries.row_of[query]], 0, *rows)
 
 
 def _record(identifier, title, text, key, positives=(), negatives=()):

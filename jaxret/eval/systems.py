@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from jaxret.data.beir import BeirFolder, Corpus
 from jaxret.errors import InputError
 from jaxret.search.bm25 import BM25
-from jaxret.search.corpus import passage_texts
+from jaxret.search.corpus import passage_texts, store_ids
 from jaxret.search.encode import TextEncoder
 from jaxret.search.exact import ExactSearch
 from jaxret.search.runs import Run
@@ -39,7 +39,7 @@ def bm25_run(corpus: Corpus, language: str, ids: Sequence[str], texts: Sequence[
     """BM25 over title and text."""
     index = BM25.build(passage_texts(corpus, " "), language)
     scores, positions = index.top_k(texts, k)
-    return Run.from_top_k(list(ids), sorted(corpus.ids, reverse=True), positions, scores)
+    return Run.from_top_k(list(ids), store_ids(corpus), positions, scores)
 
 
 def model_runs(

@@ -29,6 +29,11 @@ def store_order(ids: list[str]) -> list[int]:
     return sorted(range(len(ids)), key=ids.__getitem__, reverse=True)
 
 
+def store_ids(corpus: Corpus) -> list[str]:
+    """Ids of every document, in the order of a store."""
+    return sorted(corpus.ids, reverse=True)
+
+
 def passage_texts(corpus: Corpus, separator: str) -> list[str]:
     """Title and text of every document, in the order of a store."""
     return [passage_text(corpus.titles[row], corpus.texts[row], separator) for row in store_order(corpus.ids)]
@@ -78,7 +83,7 @@ def encode_corpus(
         else:
             write_shard(store, number, encoder.passages(texts[start:stop], progress))
     if not (store / MANIFEST).exists():
-        seal(store, sorted(corpus.ids, reverse=True), claim)
+        seal(store, store_ids(corpus), claim)
     return store
 
 
@@ -103,4 +108,4 @@ def encoded_now(
 ) -> tuple[list[str], Vectors]:
     """Ids and vectors of a corpus, in the order of a store, without writing one."""
     texts = passage_texts(corpus, encoder.model.text.title_separator)
-    return sorted(corpus.ids, reverse=True), encoder.passages(texts, progress)
+    return store_ids(corpus), encoder.passages(texts, progress)

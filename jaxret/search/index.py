@@ -8,11 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from jaxret.data.beir import Corpus
-from jaxret.data.text import passage_text
 from jaxret.errors import InputError
 from jaxret.files import atomic, existing_folder, open_text, read_json, write_json
 from jaxret.search.bm25 import BM25
-from jaxret.search.corpus import encode_corpus, store_order
+from jaxret.search.corpus import encode_corpus, passage_texts, store_order
 from jaxret.search.encode import TextEncoder
 
 DESCRIPTION, DOCUMENTS, VECTORS, LEXICON = "index.json", "documents.jsonl", "vectors", "bm25"
@@ -63,12 +62,10 @@ def build_index(
 ) -> Path:
     """Makes an index; finished parts of a killed run are kept. The description is written last."""
     folder = Path(folder)
-    order = store_order(corpus.ids)
     encode_corpus(encoder, corpus, folder / VECTORS, progress)
-    texts = [passage_text(corpus.titles[row], corpus.texts[row], " ") for row in order]
-    BM25.build(texts, language).save(folder / LEXICON)
+    BM25.build(passage_texts(corpus, " "), language).save(folder / LEXICON)
     with atomic(folder / DOCUMENTS) as file:
-        for row in order:
+        for row in store_order(corpus.ids):
             record = {"_id": corpus.ids[row], "title": corpus.titles[row], "text": corpus.texts[row]}
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
     write_json(folder / DESCRIPTION, {"model": str(workdir.absolute()), "step": step, "language": language})

@@ -37,6 +37,8 @@ def test_index_search_evaluate_report(jaxret, trained, beir_of_animals, tmp_path
     index, results = tmp_path / "index", tmp_path / "results"
     made = jaxret("index", "--model", trained, "--data", beir_of_animals, "--output", index)
     assert made[0] == 0, made[2]
+    code, out, _ = jaxret("search", "hen", "--index", index, "--dry_run")
+    assert code == 0 and "32 documents" in out and "1. " not in out
     for mode in ("multi_vector", "dense", "lexical", "bm25"):
         code, out, err = jaxret("search", "the hen dreams of bread", "--index", index, "--mode", mode, "--k", 2)
         assert code == 0, err

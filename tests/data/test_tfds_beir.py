@@ -97,7 +97,7 @@ from jaxret.data import tfds_beir
 from jaxret.data.beir import BeirFolder
 
 def killed(self, *tables):
-    yield 0, tfds_beir._record("q", "", "half", 0, [0])
+    yield tfds_beir._record("q", "", "half", 0, [0])
     os.kill(os.getpid(), 9)
 
 tfds_beir.BeirTraining._queries = killed
