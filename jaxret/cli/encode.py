@@ -25,22 +25,31 @@ def encode(
     corpus = read_corpus(data)
     encoder, step = text_encoder(model, step, mesh_shape)
     if dry_run:
-        print(f"would encode {len(corpus)} documents of {data} with step {step} of {model} into {output}")
+        print(f"would encode {len(corpus)} documents of {data} with {named(model, step)} into {output}")
         return
     encode_into(encoder, corpus, output)
-    print(f"{output}: {len(corpus)} documents, step {step} of {model}")
+    print(f"{output}: {len(corpus)} documents, {named(model, step)}")
 
 
-def text_encoder(model: Path, step: int | None, mesh_shape: str) -> tuple[Any, int]:
-    """A TextEncoder over all devices, and the step of its parameters."""
+def text_encoder(model: Path, step: int | None, mesh_shape: str) -> tuple[Any, int | None]:
+    """A TextEncoder over all devices, and the step of its parameters where the model is a workdir."""
+    from jaxret.runtime.layouts import load_pretrained
     from jaxret.runtime.mesh import device_mesh
-    from jaxret.runtime.model import load_model
+    from jaxret.runtime.model import DESCRIPTION, load_model
     from jaxret.search.encode import TextEncoder
 
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns that a checkpoint is only read
     mesh = device_mesh(parsed_mesh_shape(mesh_shape))
-    loaded, params, step = load_model(model, mesh, step)
-    return TextEncoder(loaded, params, mesh), step
+    if (model / DESCRIPTION).exists():
+        loaded, params, step = load_model(model, mesh, step)
+    else:
+        loaded, params = load_pretrained(str(model), mesh, step=step)
+    return TextEncoder(loaded.for_search(), params, mesh), step
+
+
+def named(model: Path, step: int | None) -> str:
+    """The model as messages call it."""
+    return str(model) if step is None else f"step {step} of {model}"
 
 
 def encode_into(encoder: Any, corpus: Any, store: Path) -> None:

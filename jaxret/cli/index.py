@@ -20,7 +20,7 @@ def index(
     dry_run: DryRun = False,
 ) -> None:
     """Encodes a corpus and indexes it for BM25, ready for `jaxret search`."""
-    from jaxret.cli.encode import text_encoder
+    from jaxret.cli.encode import named, text_encoder
     from jaxret.cli.progress import progress
     from jaxret.data.beir import read_corpus
     from jaxret.search.analyzers import analyzer
@@ -30,8 +30,8 @@ def index(
     analyzer(language)
     encoder, step = text_encoder(model, step, mesh_shape)
     if dry_run:
-        print(f"would index {len(corpus)} documents of {data} with step {step} of {model} into {output}")
+        print(f"would index {len(corpus)} documents of {data} with {named(model, step)} into {output}")
         return
     with progress(f"index into {output}", len(corpus)) as advance:
         build_index(output, encoder, model, step, corpus, language, advance)
-    print(f"{output}: {len(corpus)} documents, step {step} of {model}")
+    print(f"{output}: {len(corpus)} documents, {named(model, step)}")

@@ -12,7 +12,9 @@ from jaxret.errors import InputError
 Data = Annotated[
     Path, typer.Option("--data", help="A BEIR folder (corpus.jsonl, queries.jsonl, qrels/), plain or .gz.")
 ]
-Model = Annotated[Path, typer.Option("--model", help="The workdir of a training run.")]
+Model = Annotated[
+    Path, typer.Option("--model", help="A workdir, a folder of any published layout (docs/models.md), or hf:org/name.")
+]
 Step = Annotated[int | None, typer.Option("--step", help="Which checkpoint; the latest by default, 0 is untrained.")]
 MeshShape = Annotated[str, typer.Option("--mesh_shape", help="Sizes of data,fsdp,tensor; one may be -1.")]
 DryRun = Annotated[bool, typer.Option("--dry_run", help="Check everything, print what would be done, do nothing.")]

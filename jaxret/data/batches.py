@@ -12,7 +12,7 @@ from jaxret.data.order import Order
 from jaxret.data.tasks import SPLIT, Source, mixture
 from jaxret.data.tensorflow_cpu import seqio, tf
 from jaxret.data.text import TextConfig
-from jaxret.data.tokenizer import Tokenizer
+from jaxret.data.text_tokenizer import TextTokenizer
 from jaxret.errors import InputError
 
 PREFETCH = 2
@@ -21,7 +21,7 @@ NUM_THREADS = 2
 
 def training_batches(
     sources: Sequence[Source],
-    tokenizer: Tokenizer,
+    tokenizer: TextTokenizer,
     text: TextConfig,
     *,
     global_batch_size: int,

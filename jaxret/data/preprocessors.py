@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxret.data.tensorflow_cpu import tf
 from jaxret.data.text import TextConfig, padded, passage_ids, passage_text, query_ids
-from jaxret.data.tokenizer import Tokenizer
+from jaxret.data.text_tokenizer import TextTokenizer
 
 Example = dict[str, tf.Tensor]
 CHUNK = 32
@@ -41,7 +41,7 @@ def fetched(example: Example, documents: Mapping[str, tf.Tensor]) -> Example:
     }
 
 
-def encoded(examples: Example, tokenizer: Tokenizer, config: TextConfig) -> Example:
+def encoded(examples: Example, tokenizer: TextTokenizer, config: TextConfig) -> Example:
     """{query [m], title [m n], text [m n], passage_key [m n]} to {query [m s], passage [m n t], passage_key [m n]}.
 
     The ids are made by `query_ids` and `passage_ids`, the functions that encode for search: tensorflow_text has another

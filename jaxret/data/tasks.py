@@ -16,8 +16,8 @@ from jaxret.data import preprocessors
 from jaxret.data.beir import BeirFolder
 from jaxret.data.tensorflow_cpu import seqio, tf
 from jaxret.data.text import TextConfig
+from jaxret.data.text_tokenizer import TextTokenizer
 from jaxret.data.tfds_beir import BeirTraining, prepared, table
-from jaxret.data.tokenizer import Tokenizer
 from jaxret.errors import InputError
 
 SPLIT = "train"  # what seqio calls the split of every task, whichever split of the folder it reads
@@ -79,7 +79,9 @@ class QuerySource(seqio.DataSource):
         return rows.unbatch().map(example)
 
 
-def task(source: Source, tokenizer: Tokenizer, text: TextConfig, train_group_size: int, cache_dir: Path) -> seqio.Task:
+def task(
+    source: Source, tokenizer: TextTokenizer, text: TextConfig, train_group_size: int, cache_dir: Path
+) -> seqio.Task:
     """The task of one source: {query [s], passage [n t], passage_key [n]}, int32.
 
     It is not entered into seqio's global registry; its name tells its content.
@@ -111,7 +113,7 @@ def task(source: Source, tokenizer: Tokenizer, text: TextConfig, train_group_siz
 
 
 def mixture(
-    sources: Sequence[Source], tokenizer: Tokenizer, text: TextConfig, train_group_size: int, cache_dir: str | Path
+    sources: Sequence[Source], tokenizer: TextTokenizer, text: TextConfig, train_group_size: int, cache_dir: str | Path
 ) -> seqio.Mixture:
     """The tasks of the sources, each with its rate; InputError as `task`, and for no source or the same one twice."""
     if not sources:

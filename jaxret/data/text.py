@@ -9,10 +9,10 @@ from typing import Any
 import numpy as np
 from jaxtyping import Int32
 
-from jaxret.data.tokenizer import CLS, DOCUMENT, MASK, PAD, QUERY, SEP, Tokenizer
+from jaxret.data.text_tokenizer import TextTokenizer
 from jaxret.errors import InputError
 
-_MARKERS = 3  # [CLS], [Q] or [D], and [SEP]
+NO_TOKEN = -1  # fills rows up: many published models pad with an id that is also a real token
 
 
 @dataclass(frozen=True)
@@ -20,12 +20,17 @@ class TextConfig:
     """How queries and passages become ids.
 
     Attributes:
-      query_prefix: goes before each query's text, an instruction for example.
+      query_prefix: goes before each query's text, an instruction for example; both are tokenised together.
       passage_prefix: goes before each passage's text.
       title_separator: stands between a passage's title and its text.
       query_max_len: ids in a query, markers included.
       passage_max_len: ids in a passage, markers included.
       query_expansion: fill queries up to `query_max_len` with [MASK] (ColBERT, section 3.2).
+      query_marker: a piece of the vocabulary, put between the tokeniser's `begin` and the query; "" for none.
+      passage_marker: the same for passages.
+      expansion_piece: what queries are filled up with; "" for the tokeniser's own [MASK].
+      strip: drop white space at both ends of prefix and text (sentence-transformers before 6).
+      lowercase: spell prefix and text in small letters, character by character.
     """
 
     query_prefix: str = ""
@@ -34,6 +39,11 @@ class TextConfig:
     query_max_len: int = 32
     passage_max_len: int = 256
     query_expansion: bool = True
+    query_marker: str = "[Q]"
+    passage_marker: str = "[D]"
+    expansion_piece: str = ""
+    strip: bool = False
+    lowercase: bool = False
 
     def __post_init__(self):
         for field in fields(self):
@@ -41,9 +51,10 @@ class TextConfig:
             if type(value) is not kind:
                 fix = f"Give a value like {field.default!r}."
                 raise InputError(field.name, f"{value!r} is not of type {kind.__name__}", fix)
-        for name in ("query_max_len", "passage_max_len"):
-            if getattr(self, name) <= _MARKERS:
-                fix = f"Give at least {_MARKERS + 1}: the three markers and one token."
+        for name, marker in (("query_max_len", self.query_marker), ("passage_max_len", self.passage_marker)):
+            shortest = 4 if marker else 3  # [CLS], the marker, one token and [SEP]
+            if getattr(self, name) < shortest:
+                fix = f"Give at least {shortest}: the markers and one token."
                 raise InputError(name, f"{getattr(self, name)} is too short", fix)
 
     def to_dict(self) -> dict[str, Any]:
@@ -65,21 +76,54 @@ def passage_text(title: str, text: str, separator: str) -> str:
     return (title + separator + text).strip()
 
 
-def query_ids(tokenizer: Tokenizer, config: TextConfig, texts: Sequence[str]) -> list[list[int]]:
-    """[CLS] [Q] prefix and text [SEP], cut to `query_max_len`; with expansion, filled up to it with [MASK]."""
-    rows = _marked(tokenizer, QUERY, config.query_prefix, texts, config.query_max_len)
+def query_ids(tokenizer: TextTokenizer, config: TextConfig, texts: Sequence[str]) -> list[list[int]]:
+    """Begin, marker, prefix and text, end, cut to `query_max_len`; with expansion, filled up to it.
+
+    Raises:
+      InputError: the vocabulary lacks the marker, there is nothing to expand with, or no room for a token.
+    """
+    rows = _frame(tokenizer, config, "query").rows(tokenizer, config, config.query_prefix, texts)
     if config.query_expansion:
-        rows = [row + [MASK] * (config.query_max_len - len(row)) for row in rows]
+        filler = expansion_id(tokenizer, config)
+        rows = [row + [filler] * (config.query_max_len - len(row)) for row in rows]
     return rows
 
 
-def passage_ids(tokenizer: Tokenizer, config: TextConfig, texts: Sequence[str]) -> list[list[int]]:
-    """[CLS] [D] prefix and text [SEP], cut to `passage_max_len`; the texts come from `passage_text`."""
-    return _marked(tokenizer, DOCUMENT, config.passage_prefix, texts, config.passage_max_len)
+def passage_ids(tokenizer: TextTokenizer, config: TextConfig, texts: Sequence[str]) -> list[list[int]]:
+    """Begin, marker, prefix and text, end, cut to `passage_max_len`; the texts come from `passage_text`.
+
+    InputError as `query_ids`.
+    """
+    return _frame(tokenizer, config, "passage").rows(tokenizer, config, config.passage_prefix, texts)
+
+
+def passage_spans(tokenizer: TextTokenizer, config: TextConfig, text: str) -> list[tuple[int, int]]:
+    """Where each id of `passage_ids([text])` stands: [begin, end) in characters of the text, without the prefix.
+
+    Markers, and pieces of the prefix alone, have empty spans. InputError as `query_ids`.
+    """
+    frame, shift = _frame(tokenizer, config, "passage"), len(config.passage_prefix)
+    characters = _characters(config, config.passage_prefix + text)
+    places = [place for place, _ in characters]
+    inside = []
+    for begin, end in frame.cut(tokenizer.spans("".join(character for _, character in characters))):
+        first, stop = (places[begin], places[end - 1] + 1) if begin < end else (shift, shift)
+        inside.append((max(0, first - shift), max(0, stop - shift)))
+    return [(0, 0)] * len(frame.before) + inside + [(0, 0)] * len(frame.after)
+
+
+def expansion_id(tokenizer: TextTokenizer, config: TextConfig) -> int:
+    """The id that queries are filled up with; InputError where the vocabulary has none."""
+    if config.expansion_piece:
+        return _known(tokenizer, "expansion_piece", config.expansion_piece)
+    if tokenizer.mask_id is None:
+        fix = "Set query_expansion to False, or name an expansion_piece."
+        raise InputError("query_expansion", "this tokeniser has no [MASK] to fill queries up with", fix)
+    return tokenizer.mask_id
 
 
 def padded(rows: Sequence[Sequence[int]], length: int | None = None, multiple: int = 1) -> Int32[np.ndarray, "n l"]:
-    """Rows of ids as one array, filled with [PAD].
+    """Rows of ids as one array, filled with NO_TOKEN.
 
     Args:
       rows: n rows of ids.
@@ -90,12 +134,58 @@ def padded(rows: Sequence[Sequence[int]], length: int | None = None, multiple: i
     width = longest if length is None else length
     if longest > width:
         raise ValueError(f"a row of {longest} ids does not fit into {width}")
-    array = np.full((len(rows), -(-width // multiple) * multiple), PAD, np.int32)
+    array = np.full((len(rows), -(-width // multiple) * multiple), NO_TOKEN, np.int32)
     for i, row in enumerate(rows):
         array[i, : len(row)] = row
     return array
 
 
-def _marked(tokenizer: Tokenizer, marker: int, prefix: str, texts: Sequence[str], length: int) -> list[list[int]]:
-    rows = tokenizer.encode([prefix + text for text in texts])
-    return [[CLS, marker, *row[: length - _MARKERS], SEP] for row in rows]
+@dataclass(frozen=True)
+class _Frame:
+    """What stands around the `room` ids of a text."""
+
+    before: list[int]
+    after: list[int]
+    room: int
+    from_left: bool
+
+    def cut(self, row: list[Any]) -> list[Any]:
+        return row[-self.room :] if self.from_left else row[: self.room]
+
+    def rows(self, tokenizer: TextTokenizer, config: TextConfig, prefix: str, texts: Sequence[str]) -> list[list[int]]:
+        whole = [prefix + text for text in texts]
+        if config.strip or config.lowercase:
+            whole = ["".join(character for _, character in _characters(config, text)) for text in whole]
+        return [[*self.before, *self.cut(row), *self.after] for row in tokenizer.encode(whole)]
+
+
+def _frame(tokenizer: TextTokenizer, config: TextConfig, side: str) -> _Frame:
+    settings = config.to_dict()
+    name, piece, length = f"{side}_marker", settings[f"{side}_marker"], settings[f"{side}_max_len"]
+    before, after = list(tokenizer.begin), list(tokenizer.end)
+    if piece:
+        before.append(_known(tokenizer, name, piece))
+    room = length - len(before) - len(after)
+    if room < 1:
+        problem = f"{length} is too short"
+        raise InputError(f"{side}_max_len", problem, f"Give at least {length - room + 1}: the markers and one token.")
+    return _Frame(before, after, room, tokenizer.truncation_side == "left")
+
+
+def _known(tokenizer: TextTokenizer, setting: str, piece: str) -> int:
+    if (found := tokenizer.token_id(piece)) is None:
+        fix = f'Choose a piece of this vocabulary, or {setting}="" for none.'
+        raise InputError(setting, f"{piece!r} is not in the vocabulary", fix)
+    return found
+
+
+def _characters(config: TextConfig, text: str) -> list[tuple[int, str]]:
+    """The characters that are tokenised, each with the place in the text that it comes from."""
+    begin, end = 0, len(text)
+    if config.strip:
+        begin = end - len(text.lstrip())
+        end = max(begin, len(text.rstrip()))
+    kept = enumerate(text[begin:end], begin)
+    if not config.lowercase:
+        return list(kept)
+    return [(place, small) for place, character in kept for small in character.lower()]

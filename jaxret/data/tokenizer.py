@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
@@ -11,13 +10,13 @@ from pathlib import Path
 
 import sentencepiece
 
+from jaxret.data.text_tokenizer import SPACE, encodable, skippable
 from jaxret.data.vocabulary import CLS, DOCUMENT, MASK, PAD, QUERY, SEP, SPECIAL_PIECES, UNK, trained_vocabulary
 from jaxret.errors import InputError
 from jaxret.files import atomic
 
 __all__ = ["CLS", "DOCUMENT", "MASK", "PAD", "QUERY", "SEP", "SPECIAL_PIECES", "UNK", "Tokenizer", "trained_vocabulary"]
 
-SPACE = "▁"
 # One call with a list starts sentencepiece's thread pool, which costs more than a few short texts.
 _FEW_TEXTS = 16
 
@@ -60,9 +59,49 @@ class Tokenizer:
         """SHA-256 of the model."""
         return hashlib.sha256(self.model).hexdigest()
 
+    @property
+    def begin(self) -> tuple[int, ...]:
+        """[CLS]."""
+        return (CLS,)
+
+    @property
+    def end(self) -> tuple[int, ...]:
+        """[SEP]."""
+        return (SEP,)
+
+    @property
+    def mask_id(self) -> int:
+        """[MASK]."""
+        return MASK
+
+    @property
+    def unk_id(self) -> int:
+        """[UNK], which never comes out of `encode`."""
+        return UNK
+
+    @property
+    def pad_id(self) -> int:
+        """[PAD]."""
+        return PAD
+
+    @property
+    def special_ids(self) -> tuple[int, ...]:
+        """0 to 6."""
+        return tuple(range(len(SPECIAL_PIECES)))
+
+    @property
+    def truncation_side(self) -> str:
+        """The end of a long text is cut off."""
+        return "right"
+
+    def token_id(self, piece: str) -> int | None:
+        """The id of a piece; None where it is not in the vocabulary."""
+        found = self._processor.piece_to_id(piece)
+        return found if self._processor.id_to_piece(found) == piece else None
+
     def encode(self, texts: Sequence[str]) -> list[list[int]]:
         """The ids of each text, without special ids. Half a surrogate pair is read as U+FFFD."""
-        texts = [_encodable(text) for text in texts]
+        texts = [encodable(text) for text in texts]
         if len(texts) <= _FEW_TEXTS:
             return [self._processor.encode(text) for text in texts]
         return self._processor.encode(texts)
@@ -81,7 +120,7 @@ class Tokenizer:
         Pieces that one character became (its bytes, or its expansion under NFKC) share the character's span. The
         space before the first word is not in the text and has an empty span.
         """
-        found = self._processor.encode(_encodable(text), return_type="offset_mapping")
+        found = self._processor.encode(encodable(text), return_type="offset_mapping")
         spans: list[tuple[int, int]] = found["offsets"]
         shared = (-1, -1)
         for i in reversed(range(len(spans))):
@@ -99,7 +138,7 @@ class Tokenizer:
     @cached_property
     def _skiplist(self) -> frozenset[int]:
         ordinary = range(len(SPECIAL_PIECES), self.size)
-        return frozenset(i for i in ordinary if all(map(_skippable, self._processor.id_to_piece(i))))
+        return frozenset(i for i in ordinary if all(map(skippable, self._processor.id_to_piece(i))))
 
     @cached_property
     def _processor(self) -> sentencepiece.SentencePieceProcessor:
@@ -111,15 +150,3 @@ class Tokenizer:
 
     def __reduce__(self) -> tuple[type[Tokenizer], tuple[bytes]]:
         return Tokenizer, (self.model,)
-
-
-def _skippable(character: str) -> bool:
-    return character == SPACE or unicodedata.category(character)[0] in "PSZ"
-
-
-def _encodable(text: str) -> str:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return "".join("\ufffd" if "\ud800" <= character <= "\udfff" else character for character in text)
-    return text

@@ -1,58 +1,128 @@
-"""Self-attention with rotary positions and a padding mask."""
+"""Self-attention: one signature, interchangeable implementations.
+
+Each is `(q [b h l w], k [b g l w], v [b g l w], mask [b l], *, causal, window) -> [b h l w]`, where `g` divides `h`
+(grouped queries, Ainslie et al. 2023). Position i attends to position j where `mask[:, j]` holds and, with `causal`,
+j <= i, and, with `window` > 0, |i - j| <= window. Padded rows are finite and attended by none.
+"""
 
 from __future__ import annotations
 
-import flax.linen as nn
+from collections.abc import Callable
+from typing import Any, Literal
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxret.nn.layers import RESIDUAL_INIT, Dense
+Attention = Callable[..., Float[Array, "b h l w"]]
 
 
-def rotary_tables(length: int, width: int, base: float) -> tuple[Float[Array, "l w"], Float[Array, "l w"]]:
-    """Cosines and sines of the rotary positions 0 to length-1 (RoFormer, Su et al. 2021, eq. 34), halves repeated."""
-    frequencies = base ** (-jnp.arange(0, width, 2, dtype=jnp.float32) / width)
-    angles = jnp.arange(length, dtype=jnp.float32)[:, None] * frequencies[None, :]
-    angles = jnp.concatenate([angles, angles], axis=-1)
-    return jnp.cos(angles), jnp.sin(angles)
-
-
-def rotated(
-    x: Float[Array, "b h l w"], cosines: Float[Array, "l w"], sines: Float[Array, "l w"]
+def plain_attention(
+    q: Float[Array, "b h l w"],
+    k: Float[Array, "b g l w"],
+    v: Float[Array, "b g l w"],
+    mask: Bool[Array, "b l"],
+    *,
+    causal: bool = False,
+    window: int = 0,
 ) -> Float[Array, "b h l w"]:
-    """Heads turned by their positions, first half against second half."""
-    first, second = jnp.split(x, 2, axis=-1)
-    turned = jnp.concatenate([-second, first], axis=-1)
-    return (x * cosines[None, None] + turned * sines[None, None]).astype(x.dtype)
+    """Every score at once, `b h l l` of them; blocks of keys instead where a window is much shorter than the text."""
+    length = q.shape[2]
+    if window and 3 * window < length:
+        return local_attention(q, k, v, mask, causal=causal, window=window)
+    allowed = mask[:, None, None, None, :]
+    if causal or window:
+        distance = jnp.arange(length)[None, :] - jnp.arange(length)[:, None]
+        allowed = allowed & _near(distance, causal, window)[None, None, None]
+    return _mixed(_grouped(q, k.shape[1]), k, v, allowed).reshape(q.shape)
 
 
-def attended(
-    q: Float[Array, "b h l w"], k: Float[Array, "b h m w"], v: Float[Array, "b h m w"], mask: Bool[Array, "b m"]
+def local_attention(
+    q: Float[Array, "b h l w"],
+    k: Float[Array, "b g l w"],
+    v: Float[Array, "b g l w"],
+    mask: Bool[Array, "b l"],
+    *,
+    causal: bool = False,
+    window: int,
 ) -> Float[Array, "b h l w"]:
-    """Softmax attention over kept keys; scores and softmax in float32, the division after the value product."""
-    scores = jnp.einsum("bhlw,bhmw->bhlm", q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
-    scores = jnp.where(mask[:, None, None, :], scores, jnp.finfo(jnp.float32).min)
+    """Blocks of `window` queries against their own block of keys and its neighbours: O(l x window) time and memory."""
+    b, h, length, w = q.shape
+    groups, blocks = k.shape[1], -(-length // window)
+    padding = blocks * window - length
+    q_blocks = _padded(_grouped(q, groups), 3, 0, padding).reshape(b, groups, h // groups, blocks, window, w)
+    after = 0 if causal else window
+    k_blocks, v_blocks = (
+        _neighbourhoods(_padded(x, 2, window, after + padding), 2, blocks, window, causal) for x in (k, v)
+    )
+    kept = _neighbourhoods(_padded(mask, 1, window, after + padding), 1, blocks, window, causal)
+    distance = jnp.arange(kept.shape[-1])[None, :] - window - jnp.arange(window)[:, None]
+    allowed = kept[:, None, None, :, None, :] & _near(distance, causal, window)[None, None, None, None]
+    mixed = _mixed(q_blocks, k_blocks, v_blocks, allowed)
+    return mixed.reshape(b, h, blocks * window, w)[:, :, :length]
+
+
+def fused_attention(
+    q: Float[Array, "b h l w"],
+    k: Float[Array, "b g l w"],
+    v: Float[Array, "b g l w"],
+    mask: Bool[Array, "b l"],
+    *,
+    causal: bool = False,
+    window: int = 0,
+    implementation: Literal["xla", "cudnn"] = "xla",
+) -> Float[Array, "b h l w"]:
+    """`jax.nn.dot_product_attention`; "cudnn" is fused on GPUs in bfloat16.
+
+    cuDNN knows padding as lengths, so there the kept keys must come first in each row, and its windows must be causal;
+    other windows go to `local_attention`.
+    """
+    fused = implementation == "cudnn"
+    if window and fused and not causal:
+        return local_attention(q, k, v, mask, causal=causal, window=window)
+    lengths = jnp.sum(mask, axis=1, dtype=jnp.int32)
+    q, k, v = (jnp.moveaxis(x, 1, 2) for x in (q, k, v))
+    mixed: Any = jax.nn.dot_product_attention(
+        q,
+        k,
+        v,
+        mask=None if fused else mask[:, None, None, :],
+        key_value_seq_lengths=lengths if fused else None,
+        is_causal=causal,
+        local_window_size=((window, 0) if causal else (window, window)) if window else None,
+        implementation=implementation,
+    )
+    return jnp.moveaxis(mixed, 1, 2)
+
+
+def _near(distance: Array, causal: bool, window: int) -> Bool[Array, "l m"]:
+    near = jnp.ones(distance.shape, jnp.bool_) if not window else jnp.abs(distance) <= window
+    return near & (distance <= 0) if causal else near
+
+
+def _grouped(q: Float[Array, "b h l w"], groups: int) -> Float[Array, "b g r l w"]:
+    b, h, length, w = q.shape
+    return q.reshape(b, groups, h // groups, length, w)
+
+
+def _padded(x: Array, axis: int, before: int, after: int) -> Array:
+    return jnp.pad(x, [(before, after) if place == axis else (0, 0) for place in range(x.ndim)])
+
+
+def _neighbourhoods(x: Array, axis: int, blocks: int, size: int, causal: bool) -> Array:
+    """Each block of the axis joined to the one before it and, if not causal, the one after it."""
+    split = x.reshape(*x.shape[:axis], -1, size, *x.shape[axis + 1 :])
+    parts = [jax.lax.slice_in_dim(split, start, start + blocks, axis=axis) for start in range(2 if causal else 3)]
+    return jnp.concatenate(parts, axis=axis + 1)
+
+
+def _mixed(
+    q: Float[Array, "b g r *n l w"], k: Float[Array, "b g *n m w"], v: Float[Array, "b g *n m w"], allowed: Array
+) -> Float[Array, "b g r *n l w"]:
+    """Softmax over allowed keys; scores and softmax in float32, the division after the value product."""
+    scores = jnp.einsum("bgr...lw,bg...mw->bgr...lm", q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
+    scores = jnp.where(allowed, scores, jnp.finfo(jnp.float32).min)
     weights = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
     total = jnp.sum(weights, axis=-1, keepdims=True)
-    mixed = jnp.einsum("bhlm,bhmw->bhlw", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
+    mixed = jnp.einsum("bgr...lm,bg...mw->bgr...lw", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
     return (mixed / total).astype(q.dtype)
-
-
-class SelfAttention(nn.Module):
-    """Multi-head self-attention with rotary positions; masked keys are never attended."""
-
-    num_heads: int
-    rope_base: float
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b l d"], mask: Bool[Array, "b l"]) -> Float[Array, "b l d"]:
-        """Attends."""
-        b, length, d = x.shape
-        qkv = Dense(3 * d, ("width", "heads"), name="qkv")(x).reshape(b, length, 3, self.num_heads, d // self.num_heads)
-        q, k, v = jnp.moveaxis(qkv, (2, 3), (0, 2))
-        tables = rotary_tables(length, d // self.num_heads, self.rope_base)
-        mixed = attended(rotated(q, *tables), rotated(k, *tables), v, mask)
-        return Dense(d, ("heads", "width"), kernel_init=RESIDUAL_INIT, name="output")(
-            jnp.moveaxis(mixed, 1, 2).reshape(b, length, d)
-        )

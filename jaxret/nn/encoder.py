@@ -1,73 +1,91 @@
-"""The transformer encoder: token ids in, one hidden state a token out."""
+"""The transformer, encoder or decoder: token ids in, one hidden state a token out."""
 
 from __future__ import annotations
-
-from dataclasses import dataclass
 
 import flax.linen as nn
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxret.errors import InputError
-from jaxret.nn.attention import SelfAttention
-from jaxret.nn.layers import GatedMLP, RMSNorm, parameter
-
-
-@dataclass(frozen=True)
-class EncoderConfig:
-    """Sizes of an encoder. `width` must be a multiple of twice `num_heads` (rotary halves)."""
-
-    vocab_size: int
-    width: int = 128
-    num_layers: int = 2
-    num_heads: int = 4
-    mlp_width: int = 256
-    rope_base: float = 10_000.0
-    dropout: float = 0.0
-
-    def __post_init__(self):
-        if self.num_heads < 1 or self.width % (2 * self.num_heads):
-            problem = f"{self.num_heads} heads do not divide a width of {self.width} into even parts"
-            raise InputError("EncoderConfig.num_heads", problem, "Make width a multiple of 2 x num_heads.")
-
-
-class Layer(nn.Module):
-    """One pre-norm transformer layer."""
-
-    config: EncoderConfig
-    deterministic: bool
-
-    @nn.compact
-    def __call__(self, x: Float[Array, "b l d"], mask: Bool[Array, "b l"]) -> tuple[Float[Array, "b l d"], None]:
-        """Attends and transforms; returns `(states, None)` as a scan wants."""
-        drop = nn.Dropout(self.config.dropout, deterministic=self.deterministic)
-        attention = SelfAttention(self.config.num_heads, self.config.rope_base, name="attention")
-        x = x + drop(attention(RMSNorm(name="attention_norm")(x), mask))
-        x = x + drop(GatedMLP(self.config.mlp_width, name="mlp")(RMSNorm(name="mlp_norm")(x)))
-        return x, None
+from jaxret.nn.attention import Attention, plain_attention
+from jaxret.nn.block import Block, Tables, norm
+from jaxret.nn.config import EncoderConfig
+from jaxret.nn.layers import parameter
+from jaxret.nn.positions import position_rows, rotary_tables
 
 
 class Encoder(nn.Module):
-    """Embedding, scanned layers, final norm."""
+    """Embeddings, scanned layers, final norm."""
 
     config: EncoderConfig
+    attention: Attention = plain_attention
 
     @nn.compact
     def __call__(
-        self, token_ids: Int[Array, "b l"], mask: Bool[Array, "b l"], *, deterministic: bool = True
-    ) -> Float[Array, "b l d"]:
-        """Hidden states; positions where `mask` is False are attended by none."""
+        self,
+        token_ids: Int[Array, "b l"],
+        mask: Bool[Array, "b l"],
+        *,
+        counted: Bool[Array, "b l"] | None = None,
+        type_ids: Int[Array, "b l"] | None = None,
+        embeddings: Float[Array, "b l d"] | None = None,
+        deterministic: bool = True,
+        all_states: bool = False,
+    ) -> tuple[Float[Array, "b l d"], Float[Array, "n b l d"] | None]:
+        """Hidden states, and with `all_states` those before each layer and after the last as well (n = layers + 1).
+
+        Args:
+          token_ids: negative ids are padding.
+          mask: positions that may be attended.
+          counted: positions that RoBERTa's positions count; `mask` by default.
+          type_ids: token types; 0 by default.
+          embeddings: in place of the tokens' own, for a decoder behind a connector.
+          deterministic: no dropout.
+          all_states: see above.
+        """
         config = self.config
-        shape = (config.vocab_size, config.width)
-        table = parameter(self, "embedding", nn.initializers.normal(1.0), ("vocab", "width"), shape)
-        x = jnp.take(table, token_ids, axis=0)
+        table = parameter(
+            self,
+            "token_embedding",
+            nn.initializers.normal(config.embedding_init),
+            ("vocab", "width"),
+            (config.vocab_size, config.width),
+        )
+        x = jnp.take(table, jnp.maximum(token_ids, 0), axis=0) if embeddings is None else embeddings.astype(table.dtype)
+        x = self._embedded(x, mask if counted is None else counted, type_ids)
+        x = nn.Dropout(config.dropout, deterministic=deterministic)(x)
         layers = nn.scan(
-            Layer,
+            Block,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
-            in_axes=nn.broadcast,
+            in_axes=(0, nn.broadcast, nn.broadcast),
             length=config.num_layers,
             metadata_params={nn.PARTITION_NAME: "layers"},
-        )
-        x, _ = layers(config, deterministic, name="layers")(x, mask)
-        return RMSNorm(name="final_norm")(x)
+        )(config, self.attention, deterministic, all_states, name="layers")
+        before = x[None]
+        x, after = layers(x, jnp.arange(config.num_layers), mask, self._tables(x.shape[1]))
+        x = norm(config, "final_norm")(x) if config.final_norm else x
+        return x, (None if after is None else jnp.concatenate([before, after]))
+
+    def _embedded(self, x, counted, type_ids):
+        config, init = self.config, nn.initializers.normal(self.config.embedding_init)
+        if config.num_types:
+            types = parameter(self, "type_embedding", init, (None, "width"), (config.num_types, config.width))
+            x = x + (types[:1][None] if type_ids is None else jnp.take(types, type_ids, axis=0))
+        if config.positions == "learned":
+            rows = position_rows(counted, config.position_offset, config.max_positions)
+            shape = (config.max_positions, config.width)
+            x = x + jnp.take(parameter(self, "position_embedding", init, (None, "width"), shape), rows, axis=0)
+        return norm(config, "embedding_norm")(x) if config.embedding_norm else x
+
+    def _tables(self, length: int) -> Tables:
+        config = self.config
+        if config.positions != "rotary":
+            return ()
+        local = config.local_rope_base or config.rope_base
+        bases = [config.rope_base, local] if config.global_every or not config.window else [local]
+        width, scaling = config.heads_width, config.rope_scaling
+        return tuple(rotary_tables(length, width, base, scaling) for base in dict.fromkeys(bases))
+
+    def token_table(self) -> Float[Array, "v d"]:
+        """The token embeddings, after a call, for a head that is tied to them."""
+        return nn.meta.unbox(self.get_variable("params", "token_embedding"))

@@ -1,8 +1,9 @@
-"""Small linen layers: dense products that accumulate in float32, norms in float32, the gated MLP."""
+"""Small linen layers: dense products that accumulate in float32, norms in float32, the MLP."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import flax.linen as nn
@@ -15,7 +16,16 @@ from jaxret.ops.products import dense_product
 
 Axes = tuple[str | None, ...]
 
+KERNEL_INIT = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
 RESIDUAL_INIT = nn.initializers.variance_scaling(0.01, "fan_in", "truncated_normal")
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "identity": lambda x: x,
+    "gelu": partial(jax.nn.gelu, approximate=False),
+    "gelu_tanh": partial(jax.nn.gelu, approximate=True),
+    "relu": jax.nn.relu,
+    "silu": jax.nn.silu,
+    "tanh": jnp.tanh,
+}
 
 
 def parameter(module: nn.Module, name: str, init: Callable, axes: Axes, shape: tuple[int, ...]) -> jax.Array:
@@ -30,7 +40,8 @@ class Dense(nn.Module):
     features: int
     axes: Axes
     use_bias: bool = False
-    kernel_init: Callable = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
+    kernel_init: Callable = KERNEL_INIT
+    bias_init: Callable = nn.initializers.zeros
 
     @nn.compact
     def __call__(self, x: Float[Array, "*n d"]) -> Float[Array, "*n f"]:
@@ -38,33 +49,52 @@ class Dense(nn.Module):
         kernel = parameter(self, "kernel", self.kernel_init, self.axes, (x.shape[-1], self.features))
         y = dense_product(x.reshape(-1, *x.shape[-2:]), kernel.astype(x.dtype)).reshape(*x.shape[:-1], self.features)
         if self.use_bias:
-            bias = parameter(self, "bias", nn.initializers.zeros, self.axes[-1:], (self.features,))
+            bias = parameter(self, "bias", self.bias_init, self.axes[-1:], (self.features,))
             y = y + bias.astype(y.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
         return y
 
 
-class RMSNorm(nn.Module):
-    """Root-mean-square normalisation over the last axis in float32 (Zhang and Sennrich 2019, eq. 4)."""
+class Norm(nn.Module):
+    """Normalisation over the last axis in float32.
 
-    epsilon: float = 1e-6
+    "rms" is RMSNorm (Zhang and Sennrich 2019, eq. 4), "layer" is LayerNorm (Ba et al. 2016, eq. 4).
+    """
+
+    kind: str
+    epsilon: float
+    use_bias: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
         """Normalises."""
-        scale = parameter(self, "scale", nn.initializers.ones, ("width",), (x.shape[-1],))
+        broadcast = (1,) * (x.ndim - 1) + (-1,)
+        scale = parameter(self, "scale", nn.initializers.ones, ("norm",), (x.shape[-1],))
         y = x.astype(jnp.float32)
+        if self.kind == "layer":
+            y = y - jnp.mean(y, axis=-1, keepdims=True)
         y = y * lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + self.epsilon)
-        return (y * scale.astype(jnp.float32).reshape((1,) * (y.ndim - 1) + (-1,))).astype(x.dtype)
+        y = y * scale.astype(jnp.float32).reshape(broadcast)
+        if self.use_bias:
+            bias = parameter(self, "bias", nn.initializers.zeros, ("norm",), (x.shape[-1],))
+            y = y + bias.astype(jnp.float32).reshape(broadcast)
+        return y.astype(x.dtype)
 
 
-class GatedMLP(nn.Module):
-    """`down(gelu(gate x) * up x)` (GeGLU, Shazeer 2020, eq. 6)."""
+class MLP(nn.Module):
+    """`down(act(up x))`, or with a gate `down(act(gate x) * up x)` (Shazeer 2020, eq. 6)."""
 
     hidden: int
+    activation: str
+    gated: bool
+    use_bias: bool = False
 
     @nn.compact
     def __call__(self, x: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
         """Applies the MLP."""
-        gate = Dense(self.hidden, ("width", "mlp"), name="gate")(x)
-        up = Dense(self.hidden, ("width", "mlp"), name="up")(x)
-        return Dense(x.shape[-1], ("mlp", "width"), kernel_init=RESIDUAL_INIT, name="down")(jax.nn.gelu(gate) * up)
+        up = Dense(self.hidden, ("width", "mlp"), self.use_bias, name="up")(x)
+        if self.gated:
+            gate = Dense(self.hidden, ("width", "mlp"), self.use_bias, name="gate")(x)
+            inner = ACTIVATIONS[self.activation](gate) * up
+        else:
+            inner = ACTIVATIONS[self.activation](up)
+        return Dense(x.shape[-1], ("mlp", "width"), self.use_bias, RESIDUAL_INIT, name="down")(inner)

@@ -22,6 +22,26 @@ def maxsim(
     return jnp.sum(best, axis=1)
 
 
+def zero_padded_maxsim(
+    q: Float[Array, "b s k"], d: Float[Array, "c t k"], q_mask: Bool[Array, "b s"], d_mask: Bool[Array, "c t"]
+) -> Float[Array, "b c"]:
+    """MaxSim as PyLate has it: a masked document token scores 0, and so beats a document's negative matches."""
+    best, _ = _best_matches(q, d, d_mask)
+    best = jnp.where(jnp.all(d_mask, axis=1)[None, None, :], best, jnp.maximum(best, 0.0))
+    return jnp.sum(jnp.where(q_mask[:, :, None], best, 0.0), axis=1)
+
+
+def mean_maxsim(
+    q: Float[Array, "b s k"], d: Float[Array, "c t k"], q_mask: Bool[Array, "b s"], d_mask: Bool[Array, "c t"]
+) -> Float[Array, "b c"]:
+    """MaxSim over the number of query tokens (BGE-M3, section 3.2); 0 for a query without any."""
+    count = jnp.maximum(jnp.sum(q_mask, axis=1, dtype=jnp.float32), 1.0)
+    return maxsim(q, d, q_mask, d_mask) / count[:, None]
+
+
+RULES = {"exact": maxsim, "colbert": maxsim, "pylate": zero_padded_maxsim, "bge_m3": mean_maxsim}
+
+
 @jax.custom_vjp
 def _best_matches(
     q: Float[Array, "b s k"], d: Float[Array, "c t k"], d_mask: Bool[Array, "c t"]

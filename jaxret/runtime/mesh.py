@@ -21,6 +21,7 @@ RULES = (
     ("heads", "tensor"),
     ("mlp", "tensor"),
     ("projection", None),
+    ("norm", None),
     ("layers", None),
 )
 

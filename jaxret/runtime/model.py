@@ -1,9 +1,9 @@
-"""A model on disk and in memory: what it is (retriever.json), its vocabulary, its parameters."""
+"""A model on disk and in memory: what it is (retriever.json), its tokeniser, its parameters."""
 
 from __future__ import annotations
 
 import dataclasses
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -13,32 +13,61 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
+from jaxret.data.pretrained_tokenizer import load_tokenizer
 from jaxret.data.text import TextConfig
+from jaxret.data.text_tokenizer import TextTokenizer
 from jaxret.data.tokenizer import Tokenizer
 from jaxret.errors import InputError
 from jaxret.files import existing_folder, read_json, write_json
-from jaxret.nn.encoder import EncoderConfig
 from jaxret.nn.retriever import Embeddings, Retriever, RetrieverConfig, Side
+from jaxret.runtime.attention import attention_named
 from jaxret.runtime.checkpoints import Checkpoints
 from jaxret.runtime.mesh import parameter_shardings
 from jaxret.runtime.precision import cast, compute_dtype
 
-DESCRIPTION, VOCABULARY = "retriever.json", "vocabulary.model"
+DESCRIPTION, VOCABULARY, TOKENIZER = "retriever.json", "vocabulary.model", "tokenizer"
 
 
 @dataclass(frozen=True)
 class Model:
-    """What a model is, without its parameters: sizes, text template, tokeniser, precision."""
+    """What a model is, without its parameters.
+
+    Attributes:
+      config: sizes and heads.
+      text: the text template.
+      tokenizer: text to ids.
+      precision: of the products, see `runtime.precision`.
+      attention: the implementation, see `runtime.attention`.
+      origin: the published checkpoint that it came from, as `runtime.layouts` describes it; decides nothing about what
+        the model computes, and two models may be equal without it.
+    """
 
     config: RetrieverConfig
     text: TextConfig
-    tokenizer: Tokenizer
+    tokenizer: TextTokenizer
     precision: str = "auto"
+    attention: str = "auto"
+    origin: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+
+    def __post_init__(self):
+        usable = self.config.encoder.usable_positions
+        for name in ("query_max_len", "passage_max_len"):
+            if usable and getattr(self.text, name) > usable:
+                problem = f"{getattr(self.text, name)} ids, but the encoder has {usable} positions"
+                raise InputError(f"TextConfig.{name}", problem, f"Give at most {usable}.")
+        if self.tokenizer.size > self.config.encoder.vocab_size:
+            problem = f"{self.config.encoder.vocab_size} embeddings for a vocabulary of {self.tokenizer.size}"
+            raise InputError("EncoderConfig.vocab_size", problem, "Use the tokeniser that belongs to the model.")
+
+    def for_search(self) -> Model:
+        """The same model, with dense vectors whose dot product is its similarity."""
+        cosine = self.config.similarity == "cosine" and not self.config.normalize
+        return dataclasses.replace(self, config=dataclasses.replace(self.config, normalize=True)) if cosine else self
 
     @cached_property
     def module(self) -> Retriever:
         """The linen module."""
-        return Retriever(self.config)
+        return Retriever(self.config, attention_named(self.attention))
 
     def apply(self, params: Any, token_ids: jax.Array, side: Side, rng: jax.Array | None = None) -> Embeddings:
         """Embeds token ids `[b l]` in the compute dtype; `rng` turns dropout on."""
@@ -47,10 +76,10 @@ class Model:
         embeddings: Any = self.module.apply(variables, token_ids, side, deterministic=rng is None, rngs=rngs)
         return embeddings
 
-    def abstract_params(self, mesh: Mesh | None = None) -> Any:
+    def abstract_params(self, mesh: Mesh | None = None, dtype: Any = jnp.float32) -> Any:
         """Shapes and dtypes of the parameters, with their shardings where a mesh is given."""
         boxed = jax.eval_shape(self._boxed, jax.random.key(0))
-        shapes = nn.meta.unbox(boxed)
+        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), nn.meta.unbox(boxed))
         if mesh is None:
             return shapes
         shardings = parameter_shardings(boxed, mesh)
@@ -66,9 +95,10 @@ class Model:
     def save_description(self, folder: str | Path) -> None:
         """Writes everything but the parameters into `folder`."""
         folder = Path(folder)
-        self.tokenizer.save(folder / VOCABULARY)
-        record = {"retriever": dataclasses.asdict(self.config), "text": dataclasses.asdict(self.text)}
-        write_json(folder / DESCRIPTION, record | {"precision": self.precision})
+        self.tokenizer.save(folder / (VOCABULARY if isinstance(self.tokenizer, Tokenizer) else TOKENIZER))
+        record: dict[str, Any] = {"retriever": dataclasses.asdict(self.config), "text": dataclasses.asdict(self.text)}
+        record |= {"precision": self.precision, "attention": self.attention, "origin": self.origin}
+        write_json(folder / DESCRIPTION, record)
 
     @classmethod
     def load_description(cls, folder: str | Path) -> Model:
@@ -77,17 +107,15 @@ class Model:
         path = folder / DESCRIPTION
         record = read_json(path)
         try:
-            fields = dict(record["retriever"])
-            encoder = EncoderConfig(**fields.pop("encoder"))
-            lists = {name: tuple(value) for name, value in fields.items() if isinstance(value, list)}
-            config = RetrieverConfig(encoder=encoder, **fields | lists)
-            text = TextConfig(**record["text"])
-            precision = record["precision"]
+            config = RetrieverConfig.from_dict(record["retriever"])
+            text = TextConfig.from_dict(record["text"])
+            rest = {name: record[name] for name in ("precision", "attention")} | {"origin": record.get("origin", {})}
         except (KeyError, TypeError) as error:
             raise InputError(
                 path, f"not a description of a retriever ({error})", "Remake it with jaxret train."
             ) from None
-        return cls(config, text, Tokenizer.load(folder / VOCABULARY), precision)
+        place = folder / TOKENIZER if (folder / TOKENIZER).is_dir() else folder / VOCABULARY
+        return cls(config, text, load_tokenizer(place), **rest)
 
 
 def load_model(workdir: str | Path, mesh: Mesh, step: int | None = None) -> tuple[Model, Any, int]:

@@ -7,10 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from jaxtyping import Bool, Float, Int
 
-from jaxret.data.text import passage_ids, query_ids
-from jaxret.data.tokenizer import MASK
+from jaxret.data.text import passage_ids, passage_spans, query_ids
 from jaxret.errors import InputError
-from jaxret.runtime.model import Model
 from jaxret.search.encode import TextEncoder
 
 
@@ -67,20 +65,12 @@ def alignment(encoder: TextEncoder, query: str, passage: str) -> Alignment:
     d_ids = passage_ids(model.tokenizer, model.text, [passage])[0]
     skipped = frozenset(model.config.skip_ids)
     kept = [place for place, token in enumerate(d_ids) if token not in skipped]
-    spans = _spans(model, passage, len(d_ids))
+    spans = passage_spans(model.tokenizer, model.text, passage)
     return Alignment(
         query_pieces=model.tokenizer.pieces(q_ids),
         passage_pieces=model.tokenizer.pieces([d_ids[place] for place in kept]),
         passage_spans=[spans[place] for place in kept],
         passage_read=max(end for _, end in spans),
         scores=q.values @ d.values.T,
-        expansion=np.array(q_ids) == MASK,
+        expansion=np.array(q_ids) == model.config.mask_id,
     )
-
-
-def _spans(model: Model, passage: str, length: int) -> list[tuple[int, int]]:
-    """Characters of each of a passage's `length` ids, as `passage_ids` lays them out: [CLS] [D] pieces [SEP]."""
-    prefix = model.text.passage_prefix
-    found = [(begin - len(prefix), end - len(prefix)) for begin, end in model.tokenizer.spans(prefix + passage)]
-    inside = [(begin, end) if begin >= 0 else (0, max(0, end)) for begin, end in found]
-    return [(0, 0), (0, 0), *inside[: length - 3], (0, 0)]

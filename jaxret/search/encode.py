@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -13,25 +14,42 @@ from jaxret.data.text import padded, passage_ids, query_ids
 from jaxret.nn.retriever import Embeddings, RetrieverConfig, Side
 from jaxret.runtime.mesh import batch_sharding
 from jaxret.runtime.model import Model
+from jaxret.runtime.precision import cast, compute_dtype
 from jaxret.search.lengths import by_bucket
 from jaxret.search.vectors import Ragged, Vectors
 
-BATCH_TOKENS = 8192
+# A CPU is fastest with what its caches hold.
+BATCH_TOKENS = {"cpu": 1024, "gpu": 65536, "tpu": 32768}
+logger = logging.getLogger(__name__)
 
 
 class TextEncoder:
-    """A model and its parameters on a mesh, compiled once for each length bucket.
+    """A model and its parameters on a mesh, compiled once for each shape of a batch.
 
     Args:
       model: what the model is.
-      params: its parameters, placed on the mesh.
+      params: its parameters, placed on the mesh; they are kept in the compute dtype.
       mesh: the devices; a batch is split over `data` and `fsdp`.
-      batch_tokens: tokens of a batch on one device, padding included.
+      batch_tokens: tokens of a batch on one device, padding included; by default what suits the platform.
+      batch_rows: texts of a batch on one device, instead.
+
+    Attributes:
+      shapes: `[rows length]` of the batches compiled so far; there are at most two for each bucket of lengths.
     """
 
-    def __init__(self, model: Model, params: Any, mesh: Mesh, batch_tokens: int = BATCH_TOKENS):
-        self.model, self.mesh, self.params, self._batch_tokens = model, mesh, params, batch_tokens
-        self._apply = jax.jit(model.apply, static_argnums=2)
+    def __init__(
+        self, model: Model, params: Any, mesh: Mesh, batch_tokens: int | None = None, batch_rows: int | None = None
+    ):
+        self.model, self.mesh = model, mesh
+        self.params = jax.jit(cast, static_argnums=1)(params, compute_dtype(model.precision))
+        self.shapes: set[tuple[int, int]] = set()
+        self._batch_tokens = batch_tokens or BATCH_TOKENS.get(jax.default_backend(), BATCH_TOKENS["gpu"])
+        self._batch_rows = batch_rows
+        self._apply = jax.jit(self._on_mesh, static_argnums=2)
+
+    def _on_mesh(self, params: Any, token_ids: jax.Array, side: Side) -> Embeddings:
+        with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
+            return self.model.apply(params, token_ids, side)
 
     def queries(self, texts: Sequence[str], progress: Callable[[int], None] | None = None) -> Vectors:
         """Vectors of queries; `progress` hears how many more texts are done."""
@@ -62,13 +80,20 @@ class TextEncoder:
         devices = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
         sharding = batch_sharding(self.mesh)
         for length, members in by_bucket([len(row) for row in rows]):
-            size = _batch_rows(len(members), max(1, self._batch_tokens // length), devices)
+            most = self._batch_rows or max(1, self._batch_tokens // length)
+            size = _batch_rows(len(members), most, devices)
             for start in range(0, len(members), size):
                 chosen = members[start : start + size]
                 ids = padded([rows[i] for i in chosen], length)
                 # A short last batch is filled up, so that each bucket has one shape.
                 ids = np.concatenate([ids, np.repeat(ids[:1], size - len(ids), axis=0)])
+                self._note(ids.shape)
                 yield chosen, jax.device_get(self._apply(self.params, jax.device_put(ids, sharding), side))
+
+    def _note(self, shape: tuple[int, int]) -> None:
+        if shape not in self.shapes:
+            self.shapes.add(shape)
+            logger.info("compiling for %d texts of %d tokens, shape number %d", *shape, len(self.shapes))
 
 
 def _batch_rows(texts: int, most: int, devices: int) -> int:
@@ -95,12 +120,16 @@ def _no_vectors(config: RetrieverConfig) -> Vectors:
 def _one_text(embeddings: Embeddings, row: int) -> tuple:
     """Dense vector, kept token vectors, terms and weights of one row."""
     dense = None if embeddings.dense is None else embeddings.dense[row].astype(np.float32)
-    tokens = None if embeddings.tokens is None else embeddings.tokens[row][embeddings.mask[row]].astype(np.float32)
+    tokens = None
+    if embeddings.tokens is not None and embeddings.mask is not None:
+        tokens = embeddings.tokens[row][embeddings.mask[row]].astype(np.float32)
     if embeddings.lexical is None:
         return dense, tokens, None, None
-    weights = np.asarray(embeddings.lexical[row], np.float32)
+    weights = np.asarray(embeddings.lexical.weights[row], np.float32)
     kept = weights > 0
-    terms, inverse = np.unique(embeddings.token_ids[row][kept], return_inverse=True)
+    if embeddings.lexical.ids is None:
+        return dense, tokens, np.flatnonzero(kept).astype(np.int32), weights[kept]
+    terms, inverse = np.unique(embeddings.lexical.ids[row][kept], return_inverse=True)
     best = np.zeros(len(terms), np.float32)
     np.maximum.at(best, inverse, weights[kept])
     return dense, tokens, terms.astype(np.int32), best

@@ -40,7 +40,7 @@ class Index:
 
     folder: Path
     workdir: Path
-    step: int
+    step: int | None
     language: str
     documents: list[Document]
     bm25: BM25
@@ -55,7 +55,7 @@ def build_index(
     folder: str | Path,
     encoder: TextEncoder,
     workdir: Path,
-    step: int,
+    step: int | None,
     corpus: Corpus,
     language: str,
     progress: Callable[[int], None] | None = None,

@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxret.errors import InputError
+from jaxret.nn.retriever import Embeddings, RetrieverConfig, Terms
 
 
 @dataclass(frozen=True)
@@ -76,6 +77,21 @@ class Vectors:
             fix = "Use a model with the head that makes it, or another mode."
             raise InputError("vectors", f"{name!r} is missing", fix)
         return value
+
+    def padded(self, config: RetrieverConfig) -> Embeddings:
+        """The same as rectangular arrays: token vectors and terms filled up to the longest text's."""
+        rows = np.arange(len(self))
+        lexical = tokens = mask = None
+        if self.term_ids is not None and self.term_weights is not None:
+            longest = int(self.term_ids.lengths.max(initial=1))
+            kept = np.arange(longest)[None, :] < self.term_ids.lengths[:, None]
+            weights = np.where(kept, self.term_weights.padded(rows, longest), np.float32(0))
+            lexical = Terms(weights, self.term_ids.padded(rows, longest), config.encoder.vocab_size)
+        if self.tokens is not None:
+            longest = int(self.tokens.lengths.max(initial=1))
+            mask = np.arange(longest)[None, :] < self.tokens.lengths[:, None]
+            tokens = np.where(mask[:, :, None], self.tokens.padded(rows, longest), np.float32(0))
+        return Embeddings(self.dense, lexical, tokens, mask)
 
     def __len__(self) -> int:
         return len(next(part for part in (self.dense, self.tokens, self.term_ids) if part is not None))

@@ -14,32 +14,34 @@ import numpy as np
 import optax
 
 from jaxret.data.text import TextConfig
-from jaxret.data.tokenizer import Tokenizer
 from jaxret.errors import InputError
 from jaxret.files import write_json
 from jaxret.nn.retriever import RetrieverConfig
 from jaxret.runtime.checkpoints import Checkpoints
 from jaxret.runtime.manifest import machine, manifest
 from jaxret.runtime.mesh import batch_sharding, device_mesh
-from jaxret.runtime.model import DESCRIPTION, Model
+from jaxret.runtime.model import Model
 from jaxret.train.progress import reporter
+from jaxret.train.start import check_same_model, described, first_state
 from jaxret.train.step import TrainState, fresh_state, jitted_step, state_shardings, train_step
 
 
 def train(
     workdir: str,
     *,
-    retriever: RetrieverConfig,
-    text: TextConfig,
-    vocabulary: str,
     batches: Callable[..., Iterator[dict[str, np.ndarray]]],
     objective: Callable[..., Any],
     optimizer: Callable[[int], optax.GradientTransformation],
     steps: int,
     global_batch_size: int,
+    retriever: RetrieverConfig | None = None,
+    text: TextConfig | None = None,
+    vocabulary: str = "",
+    pretrained: str = "",
     seed: int = 0,
     mesh_shape: Sequence[int] = (-1, 1, 1),
     precision: str = "auto",
+    attention: str = "auto",
     save_interval_steps: int = 1000,
     keep: int = 2,
     log_period: int = 10,
@@ -50,18 +52,20 @@ def train(
 
     Args:
       workdir: holds the model's description, `checkpoints/<step>`, `tensorboard/` and `manifest.json`.
-      retriever: sizes and heads; vocabulary size and skip-list are filled in from the vocabulary.
-      text: the text template.
-      vocabulary: a SentencePiece model.
       batches: `(tokenizer, text, global_batch_size=, seed=, cache_dir=, start=, process_index=, process_count=)`
         gives this process's rows of each global batch, from batch `start` on.
       objective: `(apply, params, state, batch, rng) -> (loss, (state, metrics))`.
       optimizer: `(steps) -> GradientTransformation`.
       steps: total number of steps.
       global_batch_size: rows of a batch over all devices and processes.
+      retriever, text, vocabulary: sizes and heads, text template and tokeniser of a model that starts fresh; vocabulary
+        size and skip-list are filled in.
+      pretrained: start from this checkpoint of any layout instead, a folder or "hf:org/name". The encoder, and what
+        `retriever` and `text` leave open, are the checkpoint's; heads that it lacks start fresh.
       seed: of initialisation, data order and dropout.
       mesh_shape: sizes of `data, fsdp, tensor`; one may be -1.
       precision: "auto", "float32" or "bfloat16" products.
+      attention: its implementation, see `runtime.attention`.
       save_interval_steps: steps between checkpoints.
       keep: checkpoints kept besides step 0.
       log_period: steps between reports.
@@ -73,16 +77,16 @@ def train(
     """
     mesh = device_mesh(mesh_shape)
     _check_sizes(steps, global_batch_size, mesh)
-    tokenizer = Tokenizer.load(vocabulary)
-    model = Model(for_vocabulary(retriever, tokenizer), text, tokenizer, precision)
+    description = described(retriever, text, vocabulary, pretrained, precision, attention)
+    model = description.model
     folder, first_process = Path(workdir), jax.process_index() == 0
-    _check_same_model(folder, model)
+    check_same_model(folder, model)
     optimizer_ = optimizer(steps)
     abstract, shardings = abstract_state(model, optimizer_, seed, mesh)
     open_batches = functools.partial(
         batches,
-        tokenizer=tokenizer,
-        text=text,
+        tokenizer=model.tokenizer,
+        text=model.text,
         global_batch_size=global_batch_size,
         seed=seed,
         cache_dir=folder / "examples",
@@ -96,7 +100,7 @@ def train(
         steps_saved = checkpoints.steps()
         first = checkpoints.position(steps_saved[-1])["batches"] if steps_saved else 0
         stream = open_batches(start=first)
-        state = _starting_state(checkpoints, model, optimizer_, seed, abstract, shardings)
+        state = _starting_state(checkpoints, description, optimizer_, seed, abstract, shardings)
         if first_process:
             model.save_description(folder)
             sizes = {"seed": seed, "steps": steps, "global_batch_size": global_batch_size, "first_step": first}
@@ -111,12 +115,6 @@ def train(
                 if number % save_interval_steps == 0 or number == steps:
                     _save(checkpoints, number, state)
     return folder
-
-
-def for_vocabulary(config: RetrieverConfig, tokenizer: Tokenizer) -> RetrieverConfig:
-    """The configuration with the vocabulary's size and its punctuation as the skip-list."""
-    encoder = dataclasses.replace(config.encoder, vocab_size=tokenizer.size)
-    return dataclasses.replace(config, encoder=encoder, skip_ids=tuple(sorted(tokenizer.skiplist())))
 
 
 def abstract_state(
@@ -136,11 +134,10 @@ def global_batch(local: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[
     return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in local.items()}
 
 
-def _starting_state(checkpoints, model, optimizer, seed, abstract, shardings) -> TrainState:
+def _starting_state(checkpoints, description, optimizer, seed, abstract, shardings) -> TrainState:
     steps = checkpoints.steps()
     if not steps:
-        init = jax.jit(lambda: fresh_state(lambda: model.init(seed), optimizer, {}), out_shardings=shardings)
-        state = init()
+        state = first_state(description, optimizer, seed, shardings)
         _save(checkpoints, 0, state)
         return state
     rest = dataclasses.replace(abstract, params=None)
@@ -150,17 +147,6 @@ def _starting_state(checkpoints, model, optimizer, seed, abstract, shardings) ->
 
 def _save(checkpoints: Checkpoints, step: int, state: TrainState) -> None:
     checkpoints.save(step, state.params, dataclasses.replace(state, params=None), {"batches": step})
-
-
-def _check_same_model(folder: Path, model: Model) -> None:
-    """Makes sure that a workdir that was begun holds this very model."""
-    if not (folder / DESCRIPTION).exists():
-        return
-    before = Model.load_description(folder)
-    found = (before.config, before.text, before.tokenizer.fingerprint)
-    if found != (model.config, model.text, model.tokenizer.fingerprint):
-        fix = "Use the configuration that made it, or a new workdir."
-        raise InputError(folder / DESCRIPTION, "the workdir holds another model", fix)
 
 
 def _check_sizes(steps: int, global_batch_size: int, mesh: jax.sharding.Mesh) -> None:

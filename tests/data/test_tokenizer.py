@@ -76,6 +76,20 @@ def test_skiplist_is_punctuation_only(vocabulary):
         assert (identifier in skiplist) == (not visible), piece
 
 
+def test_special_ids_have_roles(vocabulary):
+    assert (vocabulary.begin, vocabulary.end) == ((2,), (3,))
+    roles = (vocabulary.pad_id, vocabulary.unk_id, vocabulary.mask_id)
+    assert vocabulary.pieces(roles) == ["[PAD]", "[UNK]", "[MASK]"]
+    assert vocabulary.special_ids == (0, 1, 2, 3, 4, 5, 6) and vocabulary.truncation_side == "right"
+
+
+def test_token_id(vocabulary):
+    assert vocabulary.token_id("[Q]") == 5 and vocabulary.token_id("[D]") == 6 and vocabulary.token_id("[UNK]") == 1
+    assert vocabulary.token_id("no such piece") is None and vocabulary.token_id("") is None
+    ids = vocabulary.encode(["日本の首都は東京である。"])[0]
+    assert [vocabulary.token_id(piece) for piece in vocabulary.pieces(ids)] == ids
+
+
 def test_survives_pickling_and_the_disk(vocabulary, tmp_path):
     vocabulary.encode(["warm"])
     vocabulary.save(tmp_path / "deep" / "vocabulary.model")

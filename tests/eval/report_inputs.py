@@ -9,7 +9,7 @@ import numpy as np
 from jaxret.data.beir import read_corpus
 from jaxret.data.text import TextConfig
 from jaxret.data.tokenizer import Tokenizer, trained_vocabulary
-from jaxret.nn.encoder import EncoderConfig
+from jaxret.nn.config import EncoderConfig
 from jaxret.nn.retriever import RetrieverConfig
 from jaxret.runtime.checkpoints import Checkpoints
 from jaxret.runtime.model import Model
@@ -84,7 +84,9 @@ def write_model(folder: Path, heads: tuple[str, ...] = ("dense", "multi_vector")
     """A workdir with a tiny model's step 0, a training.jsonl and a manifest."""
     tokenizer = Tokenizer(trained_vocabulary(read_corpus(DEMO).texts[:100], 2500, model_type="bpe"))
     encoder = EncoderConfig(vocab_size=tokenizer.size, width=16, num_layers=1, num_heads=2, mlp_width=16)
-    config = RetrieverConfig(encoder, heads, dense_width=8, token_width=8, skip_ids=tuple(sorted(tokenizer.skiplist())))
+    config = RetrieverConfig(
+        encoder, heads, dense_layers=(8,), token_layers=(8,), skip_ids=tuple(sorted(tokenizer.skiplist()))
+    )
     model = Model(config, TextConfig(query_max_len=24, passage_max_len=48), tokenizer)
     folder.mkdir(parents=True, exist_ok=True)
     model.save_description(folder)

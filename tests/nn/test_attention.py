@@ -1,94 +1,120 @@
-import flax.linen as nn
+"""Every implementation of attention against a plain loop, and against each other under gradients."""
+
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxret.nn.attention import SelfAttention, attended, rotary_tables, rotated
+from jaxret.nn.attention import fused_attention, local_attention, plain_attention
+from jaxret.runtime.attention import automatic_attention, splash_attention
 
-B, H, L, W = 2, 3, 5, 4
+B, H, G, W = 2, 4, 2, 8
+IMPLEMENTATIONS = {
+    "plain": plain_attention,
+    "xla": fused_attention,
+    "auto": automatic_attention,
+    "splash": partial(splash_attention, interpret=True),
+}
+PATTERNS = [(False, 0), (True, 0), (False, 3), (True, 3), (False, 1), (True, 6)]
 
 
-def example(seed=0):
+def inputs(length, groups=G, seed=0):
     random = np.random.default_rng(seed)
-    q, k, v = random.normal(size=(3, B, H, L, W))
-    mask = random.random((B, L)) < 0.6
-    mask[:, 0] = True
-    return q, k, v, mask
+    q = random.normal(size=(B, H, length, W))
+    k, v = random.normal(size=(2, B, groups, length, W))
+    mask = np.ones((B, length), bool)
+    mask[0, length - length // 3 :] = False
+    mask[1, : length // 4] = False
+    return *(jnp.asarray(x, jnp.float32) for x in (q, k, v)), jnp.asarray(mask)
 
 
-def softmax_attention(q, k, v, mask):
-    """One query, one kept key at a time."""
-    mixed = np.zeros_like(q)
-    for b, h, i in np.ndindex(q.shape[:3]):
-        kept = np.flatnonzero(mask[b])
-        scores = np.array([q[b, h, i] @ k[b, h, j] / np.sqrt(q.shape[-1]) for j in kept])
-        weights = np.exp(scores - scores.max())
-        mixed[b, h, i] = sum(w * v[b, h, j] for w, j in zip(weights / weights.sum(), kept, strict=True))
-    return mixed
+def loop(q, k, v, mask, causal, window):
+    """One query of one head at a time."""
+    out = np.zeros(q.shape)
+    for b in range(B):
+        for h in range(H):
+            g = h // (H // k.shape[1])
+            for i in range(q.shape[2]):
+                kept = [
+                    j
+                    for j in range(q.shape[2])
+                    if mask[b, j] and (not causal or j <= i) and (not window or abs(i - j) <= window)
+                ]
+                if not kept:
+                    continue
+                scores = np.array([float(np.dot(q[b, h, i], k[b, g, j])) for j in kept]) / np.sqrt(W)
+                weights = np.exp(scores - scores.max())
+                out[b, h, i] = weights @ np.array([v[b, g, j] for j in kept]) / weights.sum()
+    return out
 
 
-def turned(x, base):
-    """Rotary positions as complex numbers: component j and j + w/2 turn together."""
-    half = x.shape[-1] // 2
-    z = x[..., :half] + 1j * x[..., half:]
-    angles = np.arange(x.shape[-2])[:, None] * base ** (-np.arange(half)[None, :] / half)
-    z = z * np.exp(1j * angles)
-    return np.concatenate([z.real, z.imag], axis=-1)
+GROUPINGS = [(name, groups) for name in IMPLEMENTATIONS for groups in ((G,) if name == "splash" else (1, 2, 4))]
 
 
-def test_attended_equals_a_loop():
-    q, k, v, mask = example()
-    mixed = attended(*(jnp.float32(x) for x in (q, k, v)), jnp.asarray(mask))
-    np.testing.assert_allclose(mixed, softmax_attention(q, k, v, mask), rtol=1e-5, atol=1e-5)
+@pytest.mark.parametrize(("name", "groups"), GROUPINGS)
+@pytest.mark.parametrize(("causal", "window"), PATTERNS)
+def test_equals_a_loop(name, groups, causal, window):
+    q, k, v, mask = inputs(13, groups)
+    wanted = loop(*(np.asarray(x, np.float64) for x in (q, k, v)), np.asarray(mask), causal, window)
+    found = IMPLEMENTATIONS[name](q, k, v, mask, causal=causal, window=window)
+    kept = np.asarray(mask)
+    np.testing.assert_allclose(np.moveaxis(found, 1, 2)[kept], np.moveaxis(wanted, 1, 2)[kept], atol=2e-6)
+    assert np.isfinite(found).all()
 
 
-def test_large_scores_do_not_overflow():
-    q, k, v, mask = example()
-    mixed = attended(*(jnp.float32(x) for x in (q * 1e3, k * 1e3, v)), jnp.asarray(mask))
-    np.testing.assert_allclose(mixed, softmax_attention(q * 1e3, k * 1e3, v, mask), rtol=1e-4, atol=1e-4)
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("length", [1, 4, 5, 8, 16, 17])
+@pytest.mark.parametrize("window", [1, 4, 5])
+def test_blocks_at_every_edge(causal, length, window):
+    q, k, v, _ = inputs(length)
+    mask = jnp.asarray(np.random.default_rng(length).random((B, length)) > 0.2)
+    wanted = loop(*(np.asarray(x, np.float64) for x in (q, k, v)), np.asarray(mask), causal, window)
+    found = local_attention(q, k, v, mask, causal=causal, window=window)
+    kept = np.asarray(mask)
+    np.testing.assert_allclose(np.moveaxis(found, 1, 2)[kept], np.moveaxis(wanted, 1, 2)[kept], atol=2e-6)
 
 
-def test_a_row_without_kept_keys_gives_no_nan():
-    q, k, v, mask = example()
-    mask[1] = False
-    value, gradients = jax.value_and_grad(lambda *x: jnp.sum(attended(*x, jnp.asarray(mask)) ** 2), argnums=(0, 1, 2))(
-        *(jnp.float32(x) for x in (q, k, v))
-    )
-    assert np.isfinite(value)
-    assert all(np.all(np.isfinite(g)) for g in gradients)
+@pytest.mark.parametrize("name", ["xla", "splash", "local"])
+@pytest.mark.parametrize(("causal", "window"), [(False, 0), (True, 5), (False, 2)])
+def test_equal_gradients(name, causal, window):
+    if name == "local" and not window:
+        window = 4
+    q, k, v, mask = inputs(21)
+    factor = jnp.asarray(np.random.default_rng(1).normal(size=q.shape), jnp.float32) * mask[:, None, :, None]
+
+    def loss(attention, *arrays):
+        return jnp.sum(factor * attention(*arrays, mask, causal=causal, window=window))
+
+    chosen = local_attention if name == "local" else IMPLEMENTATIONS[name]
+    banded = partial(_banded, causal=causal, window=window)
+    wanted = jax.grad(lambda *arrays: jnp.sum(factor * banded(*arrays, mask)), argnums=(0, 1, 2))(q, k, v)
+    found = jax.grad(partial(loss, chosen), argnums=(0, 1, 2))(q, k, v)
+    for ours, theirs in zip(found, wanted, strict=True):
+        np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
-def test_rotation_equals_complex_multiplication():
-    x = example()[0]
-    np.testing.assert_allclose(
-        rotated(jnp.float32(x), *rotary_tables(L, W, 100.0)), turned(x, 100.0), rtol=1e-5, atol=1e-5
-    )
+def _banded(q, k, v, mask, *, causal, window):
+    """Softmax over a written-out band."""
+    length = q.shape[2]
+    distance = jnp.arange(length)[None, :] - jnp.arange(length)[:, None]
+    band = (distance <= 0 if causal else distance == distance) & ((jnp.abs(distance) <= window) if window else True)
+    k, v = (jnp.repeat(x, H // G, axis=1) for x in (k, v))
+    scores = jnp.einsum("bhlw,bhmw->bhlm", q, k) / np.sqrt(W)
+    scores = jnp.where(band[None, None] & mask[:, None, None, :], scores, -1e30)
+    return jnp.einsum("bhlm,bhmw->bhlw", jax.nn.softmax(scores, axis=-1), v)
 
 
-def test_scores_depend_on_relative_positions_only():
-    random = np.random.default_rng(0)
-    q, k = (jnp.asarray(np.broadcast_to(random.normal(size=(1, 1, 1, 8)), (1, 1, 9, 8)), jnp.float32) for _ in range(2))
-    tables = rotary_tables(9, 8, 100.0)
-    scores = np.einsum("bhlw,bhmw->lm", rotated(q, *tables), rotated(k, *tables))
-    for offset in range(-8, 9):
-        diagonal = np.diagonal(scores, offset)
-        np.testing.assert_allclose(diagonal, np.full_like(diagonal, diagonal[0]), rtol=1e-4, atol=1e-5)
-    assert len(np.unique(np.round(scores[0], 4))) == 9
-    assert not np.allclose(scores, scores.T, atol=1e-2), "forward and backward must differ"
+def test_windows_cost_in_proportion_to_the_length():
+    def operations(length, window):
+        shape = jax.ShapeDtypeStruct((1, 2, length, 16), jnp.float32)
+        mask = jax.ShapeDtypeStruct((1, length), jnp.bool_)
+        run = jax.jit(lambda q, k, v, m: plain_attention(q, k, v, m, window=window))
+        compiled = run.lower(shape, shape, shape, mask).compile()
+        return compiled.cost_analysis()["flops"], compiled.memory_analysis().temp_size_in_bytes
 
-
-@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
-def test_self_attention_equals_plain_arrays(random_params, dtype):
-    module, d = SelfAttention(num_heads=H, rope_base=50.0), H * W
-    x, mask = np.random.default_rng(1).normal(size=(B, L, d)), example()[3]
-    x = jnp.asarray(x, dtype)
-    params = nn.meta.unbox(module.init(jax.random.key(0), x, jnp.asarray(mask)))["params"]
-    params = random_params(params)
-    y = module.apply({"params": params}, x, jnp.asarray(mask))
-    assert y.dtype == x.dtype
-    qkv = (np.float64(x) @ np.float64(params["qkv"]["kernel"])).reshape(B, L, 3, H, W).transpose(2, 0, 3, 1, 4)
-    mixed = softmax_attention(turned(qkv[0], 50.0), turned(qkv[1], 50.0), qkv[2], mask)
-    expected = mixed.transpose(0, 2, 1, 3).reshape(B, L, d) @ np.float64(params["output"]["kernel"])
-    tolerance = 1e-5 if dtype == "float32" else 5e-2
-    np.testing.assert_allclose(np.float64(y), expected, rtol=tolerance, atol=tolerance)
+    (short, short_memory), (long, long_memory) = operations(2048, 64), operations(8192, 64)
+    assert 3.5 < long / short < 4.5
+    assert long_memory < 5 * short_memory
+    assert operations(8192, 0)[0] > 20 * long

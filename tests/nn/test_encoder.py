@@ -4,7 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxret.nn.encoder import Encoder, EncoderConfig, Layer
+from jaxret.nn.attention import plain_attention
+from jaxret.nn.block import Block
+from jaxret.nn.config import EncoderConfig
+from jaxret.nn.encoder import Encoder
+from jaxret.nn.positions import rotary_tables
 
 CONFIG = EncoderConfig(vocab_size=11, width=12, num_layers=3, num_heads=2, mlp_width=10, dropout=0.5)
 IDS = jnp.array([[3, 7, 7, 1, 0], [9, 2, 0, 0, 0]])
@@ -18,13 +22,13 @@ def params(random_params):
 
 @jax.jit
 def states(params, ids=IDS, mask=IDS != 0):
-    return Encoder(CONFIG).apply({"params": params}, ids, mask)
+    return Encoder(CONFIG).apply({"params": params}, ids, mask)[0]
 
 
 @jax.jit
 def dropped(params, seed):
     rngs = {"dropout": jax.random.key(seed)}
-    return Encoder(CONFIG).apply({"params": params}, IDS, IDS != 0, deterministic=False, rngs=rngs)
+    return Encoder(CONFIG).apply({"params": params}, IDS, IDS != 0, deterministic=False, rngs=rngs)[0]
 
 
 def changed(ids, place, value):
@@ -38,14 +42,15 @@ def test_layers_are_stacked_in_float32(params):
 
 def test_each_layer_starts_from_its_own_random_numbers():
     params = nn.meta.unbox(jax.jit(Encoder(CONFIG).init)(jax.random.key(0), IDS, IDS != 0))["params"]
-    for path in (("attention", "qkv"), ("mlp", "down")):
+    for path in (("attention", "query"), ("mlp", "down")):
         kernel = params["layers"][path[0]][path[1]]["kernel"]
         assert not np.allclose(kernel[0], kernel[1])
 
 
 def test_scanned_layers_equal_a_loop(params):
-    layer = jax.jit(lambda p, x: Layer(CONFIG, True).apply({"params": p}, x, IDS != 0)[0])
-    x = params["embedding"][IDS]
+    block, tables = Block(CONFIG, plain_attention, True, False), (rotary_tables(5, 6, CONFIG.rope_base),)
+    layer = jax.jit(lambda p, x: block.apply({"params": p}, x, jnp.int32(0), IDS != 0, tables)[0])
+    x = params["token_embedding"][IDS]
     for number in range(CONFIG.num_layers):
         x = layer(jax.tree.map(lambda p, number=number: p[number], params["layers"]), x)
     x = (

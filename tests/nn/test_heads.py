@@ -4,7 +4,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxret.nn.heads import DenseHead, LexicalHead, MultiVectorHead
+from jaxret.nn.heads import DenseHead, LexicalHead, MultiVectorHead, Projection
 
 
 def example():
@@ -27,17 +27,17 @@ def normalised(x):
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 def test_dense_head(random_params, pooling):
     x, mask = example()
-    vectors, params = applied(DenseHead(6, pooling), random_params, x, mask)
+    vectors, params = applied(DenseHead(pooling, (Projection(6),)), random_params, x, mask)
     pooled = (
         x[:, 0] if pooling == "cls" else np.stack([row[kept].mean(axis=0) for row, kept in zip(x, mask, strict=True)])
     )
-    np.testing.assert_allclose(vectors, normalised(pooled @ params["projection"]["kernel"]), rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(vectors, normalised(pooled @ params["projection_0"]["kernel"]), rtol=1e-4, atol=1e-5)
 
 
 def test_lexical_head(random_params):
     x, mask = example()
     weights, params = applied(LexicalHead(), random_params, x * 3, mask)
-    expected = np.maximum(x * 3 @ params["weight"]["kernel"][:, 0] + params["bias"][0], 0) * mask
+    expected = np.maximum(x * 3 @ params["weight"]["kernel"][:, 0] + params["weight"]["bias"][0], 0) * mask
     np.testing.assert_allclose(weights, expected, rtol=1e-4, atol=1e-5)
     assert np.any(weights[mask] == 0) and np.any(weights[mask] > 0), "the example must reach both sides of the ReLU"
 
@@ -53,5 +53,16 @@ def test_the_lexical_weights_of_an_untrained_head_are_alive():
 
 def test_multi_vector_head(random_params):
     x, _ = example()
-    vectors, params = applied(MultiVectorHead(6), random_params, x)
-    np.testing.assert_allclose(vectors, normalised(x @ params["projection"]["kernel"]), rtol=1e-4, atol=1e-5)
+    vectors, params = applied(MultiVectorHead((Projection(6),)), random_params, x)
+    np.testing.assert_allclose(vectors, normalised(x @ params["projection_0"]["kernel"]), rtol=1e-4, atol=1e-5)
+
+
+def test_dense_head_through_two_layers_cut_and_not_normalised(random_params):
+    x, mask = example()
+    layers = (Projection(6, use_bias=True, activation="tanh"), Projection(5))
+    vectors, params = applied(DenseHead("cls", layers, truncate=3, normalize=False), random_params, x, mask)
+    first = params["projection_0"]
+    inner = np.tanh(x[:, 0] @ first["kernel"] + first["bias"])
+    np.testing.assert_allclose(vectors, (inner @ params["projection_1"]["kernel"])[:, :3], rtol=1e-4, atol=1e-5)
+    cut, _ = applied(DenseHead("cls", layers, truncate=3), random_params, x, mask)
+    np.testing.assert_allclose(cut, normalised(vectors), rtol=1e-4, atol=1e-5)

@@ -9,14 +9,14 @@ import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxret.errors import InputError
-from jaxret.nn.encoder import EncoderConfig
+from jaxret.nn.config import EncoderConfig
 from jaxret.nn.retriever import Retriever, RetrieverConfig
 from jaxret.ops.maxsim import maxsim
 from jaxret.runtime.mesh import AXES, BATCH, RULES, all_pairs, batch_sharding, device_mesh, parameter_shardings
 
 HEADS = ("dense", "lexical", "multi_vector")
 SIZES = EncoderConfig(vocab_size=64, width=16, num_heads=4, mlp_width=32)
-CONFIG = RetrieverConfig(SIZES, dense_width=8, token_width=8)
+CONFIG = RetrieverConfig(SIZES, dense_layers=(8,), token_layers=(8,))
 
 
 def boxed(config):
@@ -62,16 +62,16 @@ def test_every_logical_axis_has_a_rule(heads):
 
 def test_parameters_follow_the_rules():
     shardings = parameter_shardings(boxed(CONFIG), device_mesh((2, 2, 2)))
-    assert shardings["encoder"]["embedding"].spec == PartitionSpec("tensor", "fsdp")
-    assert shardings["encoder"]["layers"]["attention"]["qkv"]["kernel"].spec == PartitionSpec(None, "fsdp", "tensor")
+    assert shardings["encoder"]["token_embedding"].spec == PartitionSpec("tensor", "fsdp")
+    assert shardings["encoder"]["layers"]["attention"]["query"]["kernel"].spec == PartitionSpec(None, "fsdp", "tensor")
     assert shardings["encoder"]["layers"]["mlp"]["down"]["kernel"].spec == PartitionSpec(None, "tensor", "fsdp")
-    assert shardings["lexical"]["bias"].spec == PartitionSpec(None)
+    assert shardings["lexical"]["weight"]["bias"].spec == PartitionSpec(None)
 
 
 def test_a_size_that_does_not_divide_is_an_input_error():
     config = dataclasses.replace(CONFIG, encoder=dataclasses.replace(SIZES, vocab_size=63))
     with pytest.raises(
-        InputError, match=r"parameter encoder/embedding: axis 'vocab' of size 63 .* 2 devices of 'tensor'"
+        InputError, match=r"parameter encoder/token_embedding: axis 'vocab' of size 63 .* 2 devices of 'tensor'"
     ):
         parameter_shardings(boxed(config), device_mesh((4, 1, 2)))
     parameter_shardings(boxed(config), device_mesh((4, 2, 1)))

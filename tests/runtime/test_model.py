@@ -69,7 +69,7 @@ def test_parameters_are_float32_and_depend_on_the_seed(model):
     first, again, other = map(jax.jit(model.init), (0, 0, 1))
     assert {leaf.dtype for leaf in jax.tree.leaves(first)} == {jnp.dtype("float32")}
     jax.tree.map(np.testing.assert_array_equal, first, again)
-    assert not np.array_equal(first["encoder"]["embedding"], other["encoder"]["embedding"])
+    assert not np.array_equal(first["encoder"]["token_embedding"], other["encoder"]["token_embedding"])
     assert jax.tree.map(lambda x: (x.shape, x.dtype), first) == jax.tree.map(
         lambda x: (x.shape, x.dtype), model.abstract_params()
     )

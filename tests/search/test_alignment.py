@@ -9,7 +9,7 @@ from jaxret.data.beir import read_corpus, read_queries
 from jaxret.data.text import TextConfig
 from jaxret.data.tokenizer import MASK, Tokenizer, trained_vocabulary
 from jaxret.errors import InputError
-from jaxret.nn.encoder import EncoderConfig
+from jaxret.nn.config import EncoderConfig
 from jaxret.nn.retriever import RetrieverConfig
 from jaxret.ops.maxsim import maxsim
 from jaxret.runtime.mesh import device_mesh
@@ -28,7 +28,7 @@ def japanese() -> Tokenizer:
 
 def encoder(tokenizer: Tokenizer, text: TextConfig, heads: tuple[str, ...] = ("multi_vector",)) -> TextEncoder:
     body = EncoderConfig(vocab_size=tokenizer.size, width=16, num_layers=1, num_heads=2, mlp_width=16)
-    config = RetrieverConfig(body, heads, token_width=8, skip_ids=tuple(sorted(tokenizer.skiplist())))
+    config = RetrieverConfig(body, heads, token_layers=(8,), skip_ids=tuple(sorted(tokenizer.skiplist())))
     model = Model(config, text, tokenizer)
     return TextEncoder(model, model.init(3), device_mesh((1, 1, 1), jax.devices()[:1]), batch_tokens=256)
 

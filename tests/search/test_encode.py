@@ -37,7 +37,7 @@ def one_by_one(model, params, rows, side):
     for row in rows:
         found = apply(params, jnp.asarray(padded([row], 41)), side)
         terms = {}
-        for term, weight in zip(row, np.asarray(found.lexical[0]), strict=False):
+        for term, weight in zip(row, np.asarray(found.lexical.weights[0]), strict=False):
             if weight > 0:
                 terms[term] = max(terms.get(term, 0.0), float(weight))
         yield np.asarray(found.dense[0]), np.asarray(found.tokens[0])[np.asarray(found.mask[0])], terms

@@ -11,7 +11,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxret.data.text import TextConfig
 from jaxret.data.tokenizer import Tokenizer
-from jaxret.nn.encoder import EncoderConfig
+from jaxret.nn.config import EncoderConfig
 from jaxret.nn.retriever import RetrieverConfig
 from jaxret.runtime.mesh import AXES, batch_sharding
 from jaxret.runtime.model import Model
@@ -25,8 +25,8 @@ from tests.tpu.conftest import HBM, collectives, hbm_bytes
 HEADS = ("dense", "lexical", "multi_vector")
 BASE = RetrieverConfig(
     EncoderConfig(vocab_size=32768, width=768, num_layers=12, num_heads=12, mlp_width=2048),
-    dense_width=768,
-    token_width=128,
+    dense_layers=(768,),
+    token_layers=(128,),
     skip_ids=(7, 8),
 )
 

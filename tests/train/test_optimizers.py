@@ -74,7 +74,11 @@ def test_matrices_are_kernels_and_embeddings(model):
         jax.tree_util.keystr(path, simple=True, separator="/"): value
         for path, value in jax.tree_util.tree_leaves_with_path(matrices(model.abstract_params()))
     }
-    assert found["encoder/embedding"] and found["encoder/layers/mlp/up/kernel"] and found["dense/projection/kernel"]
+    assert (
+        found["encoder/token_embedding"]
+        and found["encoder/layers/mlp/up/kernel"]
+        and found["dense/projection_0/kernel"]
+    )
     assert not any(value for name, value in found.items() if name.endswith(("scale", "bias")))
     assert all(value for name, value in found.items() if name.endswith(("kernel", "embedding")))
-    assert "lexical/bias" in found and "encoder/layers/attention_norm/scale" in found
+    assert "lexical/weight/bias" in found and "encoder/layers/attention_norm/scale" in found

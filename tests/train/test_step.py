@@ -67,7 +67,9 @@ def test_every_mesh_gives_the_same_loss_and_gradients(model, params, plain, num_
         np.testing.assert_allclose(metrics[name], plain[0][name], rtol=1e-5, atol=1e-5, err_msg=name)
     gradients = jax.tree.map(lambda x, y: np.asarray(x) - np.asarray(y), params, state.params)
     assert all(np.any(np.abs(g) > 1e-4) for g in jax.tree.leaves(gradients)), "a parameter without gradient"
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-5), gradients, plain[1])
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=0, atol=1e-5 * np.abs(b).max()), gradients, plain[1]
+    )
 
 
 def test_the_data_parallel_step_communicates_in_loops_over_layers_only(model):

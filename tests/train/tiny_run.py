@@ -13,7 +13,7 @@ import jax
 from jaxret.data.batches import training_batches
 from jaxret.data.tasks import Source
 from jaxret.data.text import TextConfig
-from jaxret.nn.encoder import EncoderConfig
+from jaxret.nn.config import EncoderConfig
 from jaxret.nn.retriever import RetrieverConfig
 from jaxret.train.loop import train
 from jaxret.train.objectives.contrastive import contrastive
@@ -38,7 +38,7 @@ def main(workdir, folder, vocabulary, steps, cache, distributed=None):
     ones = dict.fromkeys(HEADS, 1.0)
     train(
         workdir,
-        retriever=RetrieverConfig(encoder, heads=HEADS, dense_width=8, token_width=6),
+        retriever=RetrieverConfig(encoder, heads=HEADS, dense_layers=(8,), token_layers=(6,)),
         text=TextConfig(query_max_len=10, passage_max_len=20),
         vocabulary=vocabulary,
         batches=functools.partial(batches, sources=(Source(folder),)),

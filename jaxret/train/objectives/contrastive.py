@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxret.nn.retriever import Embeddings
 from jaxret.ops.contrastive import info_nce
-from jaxret.ops.lexical import lexical_scores, vocabulary_weights
+from jaxret.ops.lexical import lexical_scores
 from jaxret.ops.maxsim import maxsim
 from jaxret.runtime.mesh import all_pairs
 
@@ -41,10 +41,7 @@ def head_scores(q: Any, d: Any) -> dict[str, Float[Array, "b c"]]:
     if q.dense is not None and d.dense is not None:
         scores["dense"] = jnp.einsum("be,ce->bc", q.dense, d.dense, preferred_element_type=jnp.float32)
     if q.lexical is not None and d.lexical is not None:
-        scores["lexical"] = lexical_scores(
-            vocabulary_weights(q.lexical, q.token_ids, q.vocab_size),
-            vocabulary_weights(d.lexical, d.token_ids, d.vocab_size),
-        )
+        scores["lexical"] = lexical_scores(q.lexical.spread(), d.lexical.spread())
     if q.tokens is not None and d.tokens is not None:
         scores["multi_vector"] = maxsim(q.tokens, d.tokens, q.mask, d.mask)
     return scores

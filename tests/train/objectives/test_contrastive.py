@@ -32,7 +32,7 @@ def pair_score(head, q, d, i, j):
     if head == "lexical":
         best = [{}, {}]
         for side, (e, row) in enumerate(((q, i), (d, j))):
-            for token, weight in zip(np.asarray(e.token_ids[row]), np.asarray(e.lexical[row]), strict=True):
+            for token, weight in zip(np.asarray(e.lexical.ids[row]), np.asarray(e.lexical.weights[row]), strict=True):
                 best[side][token] = max(best[side].get(token, 0.0), float(weight))
         return sum(weight * best[1].get(token, 0.0) for token, weight in best[0].items())
     kept = np.asarray(d.tokens[j])[np.asarray(d.mask[j])]

@@ -1,0 +1,33 @@
+"""The layout "jaxret": retriever.json, a tokeniser, and orbax checkpoints."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import jax
+
+from jaxret.runtime.checkpoints import Checkpoints
+from jaxret.runtime.layouts.description import Description, Layout, overridden
+from jaxret.runtime.model import DESCRIPTION, Model
+
+
+def _matches(folder: Path) -> bool:
+    return (folder / DESCRIPTION).is_file()
+
+
+def _described(folder: Path, **overrides: Any) -> Description:
+    return Description(overridden(Model.load_description(folder), overrides), workdir=folder)
+
+
+def _saved(folder: Path, model: Model, params: Any, dtype: Any = None) -> None:
+    model.save_description(folder)
+    checkpoints = Checkpoints(folder / "checkpoints")
+    try:
+        kept = params if dtype is None else jax.tree.map(lambda x: x.astype(dtype), params)
+        checkpoints.save(0, kept, {}, {})
+    finally:
+        checkpoints.close()
+
+
+JAXRET = Layout("jaxret", _matches, _described, _saved)
