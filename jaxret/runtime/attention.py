@@ -46,9 +46,9 @@ def splash_attention(
     if places is None:
         return one(q, k, v, mask)
     specs = (places, places, places, PartitionSpec(places[0]))
-    return jax.shard_map(
-        one, mesh=jax.sharding.get_abstract_mesh(), in_specs=specs, out_specs=places, check_vma=False
-    )(q, k, v, mask)
+    return jax.shard_map(one, mesh=jax.sharding.get_abstract_mesh(), in_specs=specs, out_specs=places, check_vma=False)(
+        q, k, v, mask
+    )
 
 
 CHOICES: dict[str, Attention] = {
@@ -120,8 +120,9 @@ def _kernel(heads: int, length: int, causal: bool, window: int, interpret: bool)
     from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
     shape = (length, length)
-    near = splash.LocalMask(shape, (window, 0 if causal else window), 0) if window else None
-    one: Any = near or (splash.CausalMask(shape) if causal else splash.FullMask(shape))
+    one: Any = splash.CausalMask(shape) if causal else splash.FullMask(shape)
+    if window:
+        one = splash.LocalMask(shape, (window, 0 if causal else window), 0)
     block = max(size for size in (128, 256, 512) if length % size == 0)
     sizes = splash.BlockSizes(
         block_q=block,
@@ -133,11 +134,6 @@ def _kernel(heads: int, length: int, causal: bool, window: int, interpret: bool)
         block_q_dq=block,
         block_kv_dq=block,
     )
-    with jax.ensure_compile_time_eval():
-        return splash.make_splash_mha(
-            mask=splash.MultiHeadMask([one] * heads),
-            head_shards=1,
-            q_seq_shards=1,
-            block_sizes=sizes,
-            interpret=interpret,
-        )
+    return splash.make_splash_mha(
+        mask=splash.MultiHeadMask([one] * heads), head_shards=1, q_seq_shards=1, block_sizes=sizes, interpret=interpret
+    )

@@ -72,12 +72,9 @@ def write_settings(folder: Path, model: Model, again: Model, layout: str, *, bar
     """
     ours = OF_OURS | idle_fields(model) | {field.name for field in dataclasses.fields(EncoderConfig)}
     left: dict[str, Any] = {}
-    for wanted, found in (
-        (model.config, again.config),
-        (model.text, again.text),
-        (model, again),
-        _encoders(model, again),
-    ):
+    pairs: list[tuple[Any, Any]] = [(model, again), (model.text, again.text), (model.config, again.config)]
+    pairs.append((model.config.encoder, again.config.encoder))  # what differs is spelling, as `record_of` has checked
+    for wanted, found in pairs:
         for name in _differing(wanted, found):
             left[name] = getattr(wanted, name)
             if not (bare or name in ours):
@@ -96,11 +93,6 @@ def idle_fields(model: Model) -> set[str]:
     idle |= {"mask_id"} if config.attend_to_expansion else set()
     idle |= {"similarity"} if config.normalize else set()
     return idle | (set() if model.text.query_expansion else {"expansion_piece"})
-
-
-def _encoders(model: Model, again: Model) -> tuple[EncoderConfig, EncoderConfig]:
-    """Those of the two; what differs is spelling or dropout, as `record_of` has checked."""
-    return model.config.encoder, again.config.encoder
 
 
 def _differing(wanted: Any, found: Any) -> list[str]:

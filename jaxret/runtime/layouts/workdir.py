@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from jaxret.runtime.checkpoints import Checkpoints
 from jaxret.runtime.layouts.description import Description, Layout, overridden
@@ -25,7 +26,7 @@ def _saved(folder: Path, model: Model, params: Any, dtype: Any = None) -> None:
     checkpoints = Checkpoints(folder / "checkpoints")
     try:
         kept = params if dtype is None else jax.tree.map(lambda x: x.astype(dtype), params)
-        checkpoints.save(0, kept, {}, {})
+        checkpoints.save(0, kept, {"step": jnp.zeros((), jnp.int32)}, {"batches": 0})
     finally:
         checkpoints.close()
 
