@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Iterable, Iterator, Mapping
 from dataclasses import dataclass, replace
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jaxret.data.pretrained_tokenizer import PretrainedTokenizer
 from jaxret.errors import InputError
@@ -156,7 +158,18 @@ def write_body(
     tokenizer.save(folder)
     known = FAMILIES[family]
     table = known.table(prefix=known.prefix if head or prefixed else "", head=head)
-    write_safetensors(folder, replace(table, rules=(*table.rules, *extra)).saved(params, dtype))
+    tensors = replace(table, rules=(*table.rules, *extra)).saved(params, dtype)
+    write_safetensors(folder, chain(tensors, _decoder_bias(model, known.head, params, dtype)))
+
+
+def _decoder_bias(model: Model, rules: Iterable[Rule], params: Any, dtype: Any) -> Iterator[tuple[str, np.ndarray]]:
+    """The second copy of the head's bias, which BERT's and RoBERTa's classes use where the decoder is not tied."""
+    if "lm_head" not in params or not model.config.lm_head or model.config.lm_head.tied:
+        return
+    for rule in rules:
+        if rule.ours == "lm_head/bias" and not rule.theirs.endswith("decoder.bias"):
+            second = replace(rule, theirs=rule.theirs.removesuffix("bias") + "decoder.bias")
+            yield from Table((second,)).saved({"lm_head": {"bias": params["lm_head"]["bias"]}}, dtype)
 
 
 def stored_dtype(params: Any, dtype: Any = None) -> str:
