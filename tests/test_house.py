@@ -19,6 +19,7 @@ FLOORS = {
     "search": 4,
     "eval": 5,
     "cli": 6,
+    "__init__": 7,  # the package itself: from_pretrained
 }
 GROUND = {"jax", "numpy", "jaxtyping", "typing", "collections", "functools", "math", "dataclasses", "__future__"}
 FILES = sorted((ROOT / "jaxret").rglob("*.py"))
