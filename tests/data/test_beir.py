@@ -169,7 +169,7 @@ def test_the_demo_set_is_what_its_readme_says(demo):
     rows = [
         line.split("|")[1:4] for line in (demo / "README.md").read_text().splitlines() if ".gz`" in line and "|" in line
     ]
-    assert len(rows) == 9
+    assert len(rows) == 12
     for name, size, digest in rows:
         content = (demo / name.strip(" `")).read_bytes()
         assert (len(content), hashlib.sha256(content).hexdigest()) == (int(size), digest.strip())
