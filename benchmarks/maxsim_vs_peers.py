@@ -10,16 +10,14 @@ batch sizes first and runs in the dtype that the row names; ours is one jitted p
 
 import argparse
 import os
-import subprocess
-import sys
 import tempfile
 import time
 from pathlib import Path
 from statistics import median
 
 import numpy as np
+from processes import HERE, Process
 
-HERE = Path(__file__).parent
 PEERS = {"pylate": ".venv-pylate", "sentence_transformers": ".venv-st"}
 
 
@@ -37,27 +35,12 @@ def synthetic(path: Path, documents: int, width: int, k: int) -> dict[str, np.nd
     return data
 
 
-class Peer:
-    """A peer's process."""
-
-    def __init__(self, library: str, dtype: str, path: Path, root: Path):
-        python = root / PEERS[library] / "bin/python"
-        if not python.exists():
-            sys.exit(f"{python}: no such environment; run make bench-setup first")
-        args = [python, HERE / "peers/maxsim_peer.py", library, dtype, path]
-        env = os.environ | {"OMP_NUM_THREADS": str(len(os.sched_getaffinity(0)))}
-        self._process = subprocess.Popen(args, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=env)
-        self.setting = self._process.stdout.readline().split()[1]
+class Peer(Process):
+    """A peer's exact scoring: seconds, and each query's best document."""
 
     def __call__(self) -> tuple[float, np.ndarray]:
-        self._process.stdin.write("go\n")
-        self._process.stdin.flush()
-        seconds, *ids = self._process.stdout.readline().split()
+        seconds, *ids = super().__call__()
         return float(seconds), np.array(ids, int)
-
-    def close(self) -> None:
-        self._process.stdin.close()
-        self._process.wait()
 
 
 class Ours:
@@ -100,7 +83,10 @@ def main() -> None:
         flop = 2 * 64 * 32 * args.width * len(data["tokens"])
         for dtype in ("float32", "bfloat16"):
             systems = {"jaxret": Ours(data, dtype)}
-            systems |= {name: Peer(name, dtype, path, args.environments) for name in args.peers.split(",")}
+            systems |= {
+                name: Peer(args.environments / PEERS[name], "maxsim_peer.py", name, dtype, path)
+                for name in args.peers.split(",")
+            }
             times: dict[str, list[float]] = {name: [] for name in systems}
             for _ in range(args.rounds):
                 found = {}
