@@ -19,3 +19,10 @@ def from_pretrained(path: str | Path, **settings: Any) -> Embedder:
     from jaxret.search.embedder import Embedder
 
     return Embedder.from_pretrained(path, **settings)
+
+
+def use_compile_cache() -> Path | None:
+    """Keeps compiled programs on disk for later processes; see `jaxret.runtime.compile_cache`."""
+    from jaxret.runtime import compile_cache
+
+    return compile_cache.use_compile_cache()

@@ -8,6 +8,7 @@ import os
 os.environ["JAX_PLATFORMS"] = "cpu"
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+os.environ["JAXRET_CACHE"] = ""  # what an earlier run compiled must not help a test
 
 from jaxtyping import install_import_hook
 

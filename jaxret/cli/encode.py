@@ -33,12 +33,14 @@ def encode(
 
 def text_encoder(model: Path, step: int | None, mesh_shape: str) -> tuple[Any, int | None]:
     """A TextEncoder over all devices, and the step of its parameters where the model is a workdir."""
+    from jaxret.runtime.compile_cache import use_compile_cache
     from jaxret.runtime.layouts import load_pretrained
     from jaxret.runtime.mesh import device_mesh
     from jaxret.runtime.model import DESCRIPTION, load_model
     from jaxret.search.encode import TextEncoder
 
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns that a checkpoint is only read
+    use_compile_cache()
     mesh = device_mesh(parsed_mesh_shape(mesh_shape))
     if (model / DESCRIPTION).exists():
         loaded, params, step = load_model(model, mesh, step)

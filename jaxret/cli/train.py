@@ -24,8 +24,10 @@ def train(
     """
     import gin
 
+    from jaxret.runtime.compile_cache import use_compile_cache
     from jaxret.train import loop
 
+    use_compile_cache()
     parse_gin(gin_file, bindings(overrides or []))
     configured = gin.get_configurable(loop.train)
     facts = {"gin_files": gin_file, "gin_overrides": overrides or [], "gin": gin.config_str()}
