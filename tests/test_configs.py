@@ -5,6 +5,8 @@ from pathlib import Path
 import gin
 import pytest
 
+from tests.parity.cases import Case
+
 CONFIGS = sorted((Path(__file__).parents[1] / "configs").rglob("*.gin"))
 
 
@@ -16,17 +18,21 @@ def test_takes_a_step(file: Path, root, beir_of_animals, tokenizer, tmp_path, mo
     monkeypatch.chdir(root)
     tokenizer.save(tmp_path / "vocabulary.model")
     gin.clear_config()
-    overrides = [
-        f'train.workdir = "{tmp_path / "model"}"',
+    fresh = [
         f'train.vocabulary = "{tmp_path / "vocabulary.model"}"',
-        "train.steps = 1",
-        "train.global_batch_size = 8",
-        "train.mesh_shape = (-1, 1, 1)",
-        f'Source.folder = "{beir_of_animals}"',
         "EncoderConfig.width = 16",
         "EncoderConfig.num_layers = 1",
         "EncoderConfig.num_heads = 2",
         "EncoderConfig.mlp_width = 16",
+    ]
+    published = [f'train.pretrained = "{Case("st6_minilm").folder}"']
+    overrides = [
+        f'train.workdir = "{tmp_path / "model"}"',
+        "train.steps = 1",
+        "train.global_batch_size = 8",
+        "train.mesh_shape = (-1, 1, 1)",
+        f'Source.folder = "{beir_of_animals}"',
+        *(published if "train.pretrained" in file.read_text() else fresh),
     ]
     parse_gin([str(file)], overrides)
     try:

@@ -105,7 +105,8 @@ def train(
             model.save_description(folder)
             sizes = {"seed": seed, "steps": steps, "global_batch_size": global_batch_size, "first_step": first}
             write_json(folder / "manifest.json", manifest(**sizes, **machine(mesh), **(facts or {})))
-        step = functools.partial(train_step, apply=model.apply, objective=objective, optimizer=optimizer_, seed=seed)
+        apply = model.for_search().apply
+        step = functools.partial(train_step, apply=apply, objective=objective, optimizer=optimizer_, seed=seed)
         run = jitted_step(step, shardings, mesh)
         with reporter(folder / "tensorboard", first, steps, global_batch_size, active=first_process) as report:
             for number in range(first + 1, steps + 1):
