@@ -18,6 +18,7 @@ def aligned(scores: np.ndarray, query: list[str] | None = None, skipped: int = 0
         passage_read=t + skipped,
         scores=scores.astype(np.float32),
         expansion=np.array([piece == "[MASK]" for piece in query or ["犬"] * s]),
+        special=np.array([piece.startswith("[") for piece in query or ["犬"] * s]),
     )
 
 

@@ -12,10 +12,12 @@ from jaxret.errors import InputError
 from jaxret.nn.config import EncoderConfig
 from jaxret.nn.retriever import RetrieverConfig
 from jaxret.ops.maxsim import maxsim
+from jaxret.runtime.layouts import load_pretrained
 from jaxret.runtime.mesh import device_mesh
 from jaxret.runtime.model import Model
 from jaxret.search.alignment import alignment
 from jaxret.search.encode import TextEncoder
+from tests.parity.cases import Case
 
 DEMO = Path(__file__).parents[2] / "data/jsquad"
 LONG = 24
@@ -87,3 +89,20 @@ def test_all_of_a_short_passage_is_read_though_its_last_token_is_skipped(tiny: T
 def test_needs_the_head(japanese: Tokenizer):
     with pytest.raises(InputError, match=r"no multi_vector head, only dense"):
         alignment(encoder(japanese, TextConfig(), ("dense",)), "a", "b")
+
+
+@pytest.mark.parametrize("name", ["bge_m3", "colbert_japanese", "mv6_bert", "pylate_bert"])
+def test_published_models_add_up_to_their_own_score(name: str):
+    mesh = device_mesh((1, 1, 1), jax.devices()[:1])
+    model, params = load_pretrained(Case(name).folder, mesh)
+    published = TextEncoder(model, params, mesh)
+    query, passage = "rain", "The cat sleeps, alone."
+    found = alignment(published, query, passage)
+    q, d = published.queries([query]).tokens.values, published.passages([passage]).tokens.values
+    assert found.scores.shape == (len(found.query_pieces), len(found.passage_pieces)) == (len(q), len(d))
+    assert found.maxsim == pytest.approx(float((q @ d.T).max(axis=1).sum()), abs=1e-5)
+    assert found.expansion.any() == model.text.query_expansion
+    words = [piece for piece, special in zip(found.query_pieces, found.special, strict=True) if not special]
+    assert words and not {"[CLS]", "<s>", "[SEP]", "</s>", "[MASK]", "[unused0]"} & set(words)
+    if name == "bge_m3":
+        assert found.query_pieces[0] != "<s>" and found.passage_pieces[0] != "<s>"

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from jaxret.data.tokenizer import SPECIAL_PIECES
 from jaxret.search.alignment import Alignment
 
 LEVELS = 10  # shades
@@ -86,8 +85,8 @@ def shown_piece(piece: str) -> str:
 def _marked(alignment: Alignment, text: str) -> list[tuple[str, bool]]:
     """The text in parts, alternately unmarked and marked."""
     marks = [False] * len(text)
-    for piece, place in zip(alignment.query_pieces, alignment.chosen.tolist(), strict=True):
-        if piece not in SPECIAL_PIECES:
+    for special, place in zip(alignment.special.tolist(), alignment.chosen.tolist(), strict=True):
+        if not special:
             begin, end = alignment.passage_spans[place]
             marks[begin:end] = [True] * (end - begin)
     starts = [i for i in range(len(text)) if i == 0 or marks[i] != marks[i - 1]]
