@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache, partial
 from typing import Any
 
@@ -39,16 +40,17 @@ def splash_attention(
 ) -> jax.Array:
     """The TPU kernel that never stores the scores and skips blocks outside a window or above the diagonal.
 
-    Under a mesh each device takes its own rows and heads. `interpret` runs it anywhere, slowly.
+    `interpret` runs it anywhere, slowly.
     """
-    one = partial(_splash_rows, causal=causal, window=window, interpret=interpret)
-    places = _places(k)
-    if places is None:
-        return one(q, k, v, mask)
-    specs = (places, places, places, PartitionSpec(places[0]))
-    return jax.shard_map(one, mesh=jax.sharding.get_abstract_mesh(), in_specs=specs, out_specs=places, check_vma=False)(
-        q, k, v, mask
-    )
+    from jax.experimental.pallas.ops.tpu.splash_attention import SegmentIds
+
+    length, width = q.shape[2], q.shape[3]
+    padding = -length % LANES
+    q, k, v = (jnp.pad(x, ((0, 0), (0, 0), (0, padding), (0, 0))) for x in (q * width**-0.5, k, v))
+    # Padding is a segment of its own: it attends to itself alone, and so stays finite.
+    segments = jnp.pad(mask, ((0, 0), (0, padding))).astype(jnp.int32)
+    kernel = _kernel(q.shape[1], length + padding, causal, window, interpret)
+    return jax.vmap(kernel)(q, k, v, SegmentIds(segments, segments))[:, :, :length].astype(q.dtype)
 
 
 CHOICES: dict[str, Attention] = {
@@ -62,7 +64,7 @@ CHOICES: dict[str, Attention] = {
 
 @lru_cache
 def attention_named(name: str) -> Attention:
-    """The implementation of that name, which under a mesh splits rows and heads over the devices.
+    """The implementation of that name; under a mesh each device takes its own rows and heads.
 
     Raises:
       InputError: no such name; it lists them.
@@ -75,41 +77,28 @@ def attention_named(name: str) -> Attention:
 def _over_devices(
     attention: Attention, q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, **shape: Any
 ) -> jax.Array:
-    """`attention`, told where its operands are.
+    """`attention` with rows split over `data` and `fsdp` and heads over `tensor`; what does not divide stays whole.
 
     Left to itself the partitioner follows the embeddings' sharding and splits widths instead of rows, in all layers.
     """
-    places = _places(k)
-    if places is None:
-        return attention(q, k, v, mask, **shape)
-    q, k, v = (jax.lax.with_sharding_constraint(x, places) for x in (q, k, v))
-    return attention(q, k, v, mask, **shape)
-
-
-def _places(k: jax.Array) -> PartitionSpec | None:
-    """Where rows and heads go; an axis that does not divide stays whole. None without a mesh of several devices."""
     mesh = jax.sharding.get_abstract_mesh()
     if mesh.empty or mesh.size == 1:
-        return None
-    rows = BATCH if k.shape[0] % (mesh.shape["data"] * mesh.shape["fsdp"]) == 0 else None
-    return PartitionSpec(rows, "tensor" if k.shape[1] % mesh.shape["tensor"] == 0 else None)
-
-
-def _splash_rows(q, k, v, mask, *, causal: bool, window: int, interpret: bool) -> jax.Array:
-    length, width = q.shape[2], q.shape[3]
-    padding = -length % LANES
-    q, k, v = (jnp.pad(x, ((0, 0), (0, 0), (0, padding), (0, 0))) for x in (q * width**-0.5, k, v))
-    # Padding is a segment of its own: it attends to itself alone, and so stays finite.
-    segments = jnp.pad(mask, ((0, 0), (0, padding))).astype(jnp.int32)
-    kernel = _kernel(q.shape[1], length + padding, causal, window, interpret)
-    ids = _segment_ids()(segments, segments)
-    return jax.vmap(kernel)(q, k, v, ids)[:, :, :length].astype(q.dtype)
-
-
-def _segment_ids() -> Any:
-    from jax.experimental.pallas.ops.tpu.splash_attention import SegmentIds
-
-    return SegmentIds
+        return attention(q, k, v, mask, **shape)
+    tensor = mesh.shape["tensor"]
+    rows = BATCH if q.shape[0] % (mesh.shape["data"] * mesh.shape["fsdp"]) == 0 else None
+    heads = "tensor" if q.shape[1] % tensor == 0 else None
+    if heads:
+        copies = math.lcm(k.shape[1], tensor) // k.shape[1]  # so that each device has the keys of its queries
+        k, v = (jnp.repeat(x, copies, axis=1) for x in (k, v))
+    places = PartitionSpec(rows, heads)
+    one = jax.shard_map(
+        partial(attention, **shape),
+        mesh=mesh,
+        in_specs=(places, places, places, PartitionSpec(rows)),
+        out_specs=places,
+        check_vma=False,
+    )
+    return one(q, k, v, mask)
 
 
 def _kernel(heads: int, length: int, causal: bool, window: int, interpret: bool) -> Any:
@@ -120,9 +109,10 @@ def _kernel(heads: int, length: int, causal: bool, window: int, interpret: bool)
     from jax.experimental.pallas.ops.tpu import splash_attention as splash
 
     shape = (length, length)
-    one: Any = splash.CausalMask(shape) if causal else splash.FullMask(shape)
     if window:
-        one = splash.LocalMask(shape, (window, 0 if causal else window), 0)
+        pattern: Any = splash.LocalMask(shape, (window, 0 if causal else window), 0)
+    else:
+        pattern = splash.CausalMask(shape) if causal else splash.FullMask(shape)
     block = max(size for size in (128, 256, 512) if length % size == 0)
     sizes = splash.BlockSizes(
         block_q=block,
@@ -135,5 +125,9 @@ def _kernel(heads: int, length: int, causal: bool, window: int, interpret: bool)
         block_kv_dq=block,
     )
     return splash.make_splash_mha(
-        mask=splash.MultiHeadMask([one] * heads), head_shards=1, q_seq_shards=1, block_sizes=sizes, interpret=interpret
+        mask=splash.MultiHeadMask([pattern] * heads),
+        head_shards=1,
+        q_seq_shards=1,
+        block_sizes=sizes,
+        interpret=interpret,
     )

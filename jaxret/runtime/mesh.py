@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import flax.linen as nn
@@ -75,28 +75,40 @@ def all_pairs(score: Callable[[Any, Any], Any], q: Any, d: Any) -> Any:
 def parameter_shardings(boxed: Any, mesh: Mesh) -> Any:
     """A sharding for each parameter from its logical axis names.
 
+    A vocabulary is as large as its tokeniser says: 2 times an odd number for XLM-R, odd for RoBERTa and Qwen3. Where it
+    does not divide over `tensor`, it stays whole and the table's width is split over `fsdp` and `tensor` instead, so
+    that a chip holds as little as before; only a language model's head then gathers the whole table.
+
     Args:
       boxed: abstract variables with their logical axes, as `jax.eval_shape(module.init, ...)` gives them.
       mesh: where they go.
 
     Raises:
-      InputError: an axis has no rule, or a parameter's size does not divide over the mesh.
+      InputError: an axis has no rule, or another size does not divide over the mesh.
     """
-    rules = dict(RULES)
 
     def sharding(path: tuple, box: Any) -> NamedSharding:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        spec = []
-        for axis, size in zip(box.names, box.value.shape, strict=True):
-            if axis is not None and axis not in rules:
-                raise InputError(
-                    f"parameter {name}", f"no rule for logical axis {axis!r}", "Add it to runtime/mesh.py."
-                )
-            place = rules.get(axis) if axis is not None else None
-            if place is not None and size % mesh.shape[place]:
-                problem = f"axis {axis!r} of size {size} does not divide over {mesh.shape[place]} devices of {place!r}"
-                raise InputError(f"parameter {name}", problem, "Choose another mesh_shape or size.")
-            spec.append(place)
-        return NamedSharding(mesh, PartitionSpec(*spec))
+        return NamedSharding(mesh, PartitionSpec(*_places(name, box.names, box.value.shape, mesh.shape)))
 
     return jax.tree_util.tree_map_with_path(sharding, boxed, is_leaf=lambda x: isinstance(x, nn.LogicallyPartitioned))
+
+
+def _places(name: str, axes: Sequence[str | None], shape: Sequence[int], devices: Mapping[str, int]) -> list[Any]:
+    """Over what each axis of a parameter is split."""
+    rules, places = dict(RULES), list[Any]()
+    for axis, size in zip(axes, shape, strict=True):
+        if axis is not None and axis not in rules:
+            raise InputError(f"parameter {name}", f"no rule for logical axis {axis!r}", "Add it to runtime/mesh.py.")
+        place = rules.get(axis) if axis else None
+        if place and size % devices[place]:
+            if axis != "vocab":
+                problem = f"axis {axis!r} of size {size} does not divide over {devices[place]} devices of {place!r}"
+                raise InputError(f"parameter {name}", problem, "Choose another mesh_shape or size.")
+            place = None
+        places.append(place)
+    if "vocab" in axes and places[axes.index("vocab")] is None and "width" in axes:
+        width = axes.index("width")
+        if shape[width] % (devices["fsdp"] * devices["tensor"]) == 0:
+            places[width] = ("fsdp", "tensor")
+    return places

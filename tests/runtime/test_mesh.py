@@ -10,6 +10,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxret.errors import InputError
 from jaxret.nn.config import EncoderConfig
+from jaxret.nn.heads import LMHeadConfig
 from jaxret.nn.retriever import Retriever, RetrieverConfig
 from jaxret.ops.maxsim import maxsim
 from jaxret.runtime.mesh import AXES, BATCH, RULES, all_pairs, batch_sharding, device_mesh, parameter_shardings
@@ -69,12 +70,37 @@ def test_parameters_follow_the_rules():
 
 
 def test_a_size_that_does_not_divide_is_an_input_error():
-    config = dataclasses.replace(CONFIG, encoder=dataclasses.replace(SIZES, vocab_size=63))
+    config = dataclasses.replace(CONFIG, encoder=dataclasses.replace(SIZES, mlp_width=33))
     with pytest.raises(
-        InputError, match=r"parameter encoder/token_embedding: axis 'vocab' of size 63 .* 2 devices of 'tensor'"
+        InputError, match=r"parameter encoder/layers/mlp/\w+/kernel: axis 'mlp' of size 33 .* 2 devices of 'tensor'"
     ):
         parameter_shardings(boxed(config), device_mesh((4, 1, 2)))
     parameter_shardings(boxed(config), device_mesh((4, 2, 1)))
+
+
+@pytest.mark.parametrize(
+    ("shape", "table"),
+    [
+        ((4, 1, 2), PartitionSpec(None, ("fsdp", "tensor"))),
+        ((2, 2, 2), PartitionSpec(None, ("fsdp", "tensor"))),
+        ((1, 8, 1), PartitionSpec("tensor", "fsdp")),
+    ],
+)
+def test_a_vocabulary_that_does_not_divide_leaves_its_place_to_the_width(shape, table):
+    encoder = dataclasses.replace(SIZES, vocab_size=63)
+    config = dataclasses.replace(CONFIG, encoder=encoder, heads=("lexical",), lm_head=LMHeadConfig(tied=False))
+    shardings = parameter_shardings(boxed(config), device_mesh(shape))
+    assert shardings["encoder"]["token_embedding"].spec == table
+    assert shardings["lm_head"]["decoder"].spec == table
+    assert shardings["lm_head"]["bias"].spec == PartitionSpec("tensor" if shape[2] == 1 else None)
+    assert shardings["encoder"]["layers"]["mlp"]["down"]["kernel"].spec == PartitionSpec(None, "tensor", "fsdp")
+
+
+def test_a_table_that_divides_in_neither_way_stays_whole_over_tensor():
+    encoder = dataclasses.replace(SIZES, vocab_size=63, width=10, num_heads=5)
+    config = dataclasses.replace(CONFIG, encoder=dataclasses.replace(encoder, mlp_width=16), heads=("dense",))
+    shardings = parameter_shardings(boxed(config), device_mesh((2, 2, 2)))
+    assert shardings["encoder"]["token_embedding"].spec == PartitionSpec(None, "fsdp")
 
 
 def test_an_axis_without_a_rule_is_an_input_error():

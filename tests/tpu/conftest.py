@@ -30,11 +30,19 @@ def hbm_bytes(compiled) -> int:
     return m.argument_size_in_bytes + m.temp_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes
 
 
+def memory(compiled) -> str:
+    """What a chip must hold at once, in words."""
+    m = compiled.memory_analysis()
+    parts = {"arguments": m.argument_size_in_bytes, "temporaries": m.temp_size_in_bytes}
+    words = ", ".join(f"{size / GIB:.2f} {name}" for name, size in parts.items())
+    return f"{hbm_bytes(compiled) / GIB:.2f} GiB a chip ({words})"
+
+
 def collectives(compiled) -> list[tuple[str, str, str]]:
     """(kind, operation, shape) of every collective; the operation is where in our code it comes from."""
     found = []
     for line in compiled.as_text().splitlines():
         if match := COLLECTIVE.search(line):
             name = re.search(r'op_name="([^"]*)"', line)
-            found.append((match[1], name[1] if name else "", line.split("=", 1)[1].strip().split(" ")[0]))
+            found.append((match[1], name[1] if name else "", line[: match.start()].split("=", 1)[1].strip()))
     return found
