@@ -105,9 +105,7 @@ def train(
             model.save_description(folder)
             sizes = {"seed": seed, "steps": steps, "global_batch_size": global_batch_size, "first_step": first}
             write_json(folder / "manifest.json", manifest(**sizes, **machine(mesh), **(facts or {})))
-        apply = model.for_search().apply
-        step = functools.partial(train_step, apply=apply, objective=objective, optimizer=optimizer_, seed=seed)
-        run = jitted_step(step, shardings, mesh)
+        run = _compiled_step(model, objective, optimizer_, seed, shardings, mesh)
         with reporter(folder / "tensorboard", first, steps, global_batch_size, active=first_process) as report:
             for number in range(first + 1, steps + 1):
                 state, metrics = run(state, global_batch(next(stream), mesh))
@@ -116,6 +114,12 @@ def train(
                 if number % save_interval_steps == 0 or number == steps:
                     _save(checkpoints, number, state)
     return folder
+
+
+def _compiled_step(model, objective, optimizer, seed, shardings, mesh) -> Callable[[TrainState, Any], Any]:
+    apply = model.for_search().apply
+    step = functools.partial(train_step, apply=apply, objective=objective, optimizer=optimizer, seed=seed)
+    return jitted_step(step, shardings, mesh)
 
 
 def abstract_state(
