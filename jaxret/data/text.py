@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from typing import Any
 
 import numpy as np
@@ -25,10 +25,11 @@ class TextConfig:
       title_separator: stands between a passage's title and its text.
       query_max_len: ids in a query, markers included.
       passage_max_len: ids in a passage, markers included.
-      query_expansion: fill queries up to `query_max_len` with [MASK] (ColBERT, section 3.2).
+      query_expansion: fill queries up with [MASK] (ColBERT, section 3.2).
       query_marker: a piece of the vocabulary, put between the tokeniser's `begin` and the query; "" for none.
       passage_marker: the same for passages.
       expansion_piece: what queries are filled up with; "" for the tokeniser's own [MASK].
+      expansion_len: ids that queries are filled up to, longer ones staying as they are; 0 for `query_max_len`.
       strip: drop white space at both ends of prefix and text (sentence-transformers before 6).
       lowercase: spell prefix and text in small letters, character by character.
     """
@@ -42,6 +43,7 @@ class TextConfig:
     query_marker: str = "[Q]"
     passage_marker: str = "[D]"
     expansion_piece: str = ""
+    expansion_len: int = 0
     strip: bool = False
     lowercase: bool = False
 
@@ -56,6 +58,9 @@ class TextConfig:
             if getattr(self, name) < shortest:
                 fix = f"Give at least {shortest}: the markers and one token."
                 raise InputError(name, f"{getattr(self, name)} is too short", fix)
+        if not 0 <= self.expansion_len <= self.query_max_len:
+            fix = f"Give a number from 0 to query_max_len={self.query_max_len}."
+            raise InputError("expansion_len", f"{self.expansion_len} is out of range", fix)
 
     def to_dict(self) -> dict[str, Any]:
         """Its settings as a plain dict."""
@@ -77,15 +82,15 @@ def passage_text(title: str, text: str, separator: str) -> str:
 
 
 def query_ids(tokenizer: TextTokenizer, config: TextConfig, texts: Sequence[str]) -> list[list[int]]:
-    """Begin, marker, prefix and text, end, cut to `query_max_len`; with expansion, filled up to it.
+    """Begin, marker, prefix and text, end, cut to `query_max_len`; with expansion, filled up to `expansion_len`.
 
     Raises:
       InputError: the vocabulary lacks the marker, there is nothing to expand with, or no room for a token.
     """
     rows = _frame(tokenizer, config, "query").rows(tokenizer, config, config.query_prefix, texts)
     if config.query_expansion:
-        filler = expansion_id(tokenizer, config)
-        rows = [row + [filler] * (config.query_max_len - len(row)) for row in rows]
+        filler, width = expansion_id(tokenizer, config), config.expansion_len or config.query_max_len
+        rows = [row + [filler] * (width - len(row)) for row in rows]
     return rows
 
 
@@ -95,6 +100,14 @@ def passage_ids(tokenizer: TextTokenizer, config: TextConfig, texts: Sequence[st
     InputError as `query_ids`.
     """
     return _frame(tokenizer, config, "passage").rows(tokenizer, config, config.passage_prefix, texts)
+
+
+def prompt_lengths(tokenizer: TextTokenizer, config: TextConfig) -> tuple[int, int]:
+    """Ids up to the end of the prefix: of a query and of a passage; 0 where there is no prefix. InputError as above."""
+    plain, end = replace(config, query_expansion=False), len(tokenizer.end)
+    query = len(query_ids(tokenizer, plain, [""])[0]) - end if config.query_prefix else 0
+    passage = len(passage_ids(tokenizer, plain, [""])[0]) - end if config.passage_prefix else 0
+    return query, passage
 
 
 def passage_spans(tokenizer: TextTokenizer, config: TextConfig, text: str) -> list[tuple[int, int]]:

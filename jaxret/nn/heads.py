@@ -18,11 +18,19 @@ from jaxret.ops.vectors import POOLINGS, unit
 
 @dataclass(frozen=True)
 class Projection:
-    """One dense layer behind the body: its width, whether it has a bias, and the activation after it."""
+    """One dense layer behind the body.
+
+    Attributes:
+      features: its width.
+      use_bias: whether it has a bias.
+      activation: what follows it.
+      residual: add what came in, through a linear map of its own where the widths differ.
+    """
 
     features: int
     use_bias: bool = False
     activation: str = "identity"
+    residual: bool = False
 
     def __post_init__(self):
         if self.activation not in ACTIVATIONS:
@@ -50,19 +58,23 @@ class LMHeadConfig:
 
 
 def _projected(x: Array, projections: tuple[Projection, ...]) -> Array:
+    axes = ("width", "projection")
     for number, layer in enumerate(projections):
-        x = Dense(layer.features, ("width", "projection"), layer.use_bias, name=f"projection_{number}")(x)
-        x = ACTIVATIONS[layer.activation](x)
+        y = ACTIVATIONS[layer.activation](Dense(layer.features, axes, layer.use_bias, name=f"projection_{number}")(x))
+        if layer.residual:
+            y += x if x.shape[-1] == layer.features else Dense(layer.features, axes, name=f"residual_{number}")(x)
+        x = y
     return x
 
 
 class DenseHead(nn.Module):
     """One vector a text: pooled states, projected, cut to `truncate` numbers (0: all), of length one if `normalize`.
 
-    The cut is Matryoshka's (Kusupati et al. 2022, section 3): first components, normalised again.
+    Several poolings stand one after the other in one vector. The cut is Matryoshka's (Kusupati et al. 2022, section 3):
+    first components, normalised again.
     """
 
-    pooling: str
+    poolings: tuple[str, ...]
     projections: tuple[Projection, ...]
     truncate: int = 0
     normalize: bool = True
@@ -70,7 +82,8 @@ class DenseHead(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b l d"], mask: Bool[Array, "b l"]) -> Float[Array, "b e"]:
         """Pools, projects, cuts, normalises."""
-        vector = _projected(POOLINGS[self.pooling](x, mask), self.projections)
+        pooled = jnp.concatenate([POOLINGS[pooling](x, mask) for pooling in self.poolings], axis=-1)
+        vector = _projected(pooled, self.projections)
         vector = vector[:, : self.truncate] if self.truncate else vector
         return unit(vector) if self.normalize else vector
 

@@ -39,7 +39,8 @@ class RetrieverConfig:
       heads: which of "dense", "lexical", "multi_vector" it has.
       dense_layers, token_layers: projections behind the pooled and behind each token's state; a number stands for a
         layer of that width without bias.
-      pooling: for the dense head, see `ops.vectors.POOLINGS`.
+      pooling: for the dense head, see `ops.vectors.POOLINGS`; of several, one vector behind the other.
+      pool_prompt: whether it takes the prefix of a text, and all before it, too (INSTRUCTOR leaves them out).
       truncate: numbers kept of a dense vector; 0 for all (Matryoshka).
       normalize, normalize_tokens: dense vectors, token vectors of length one.
       similarity: of dense vectors that are not normalised, "dot" or "cosine".
@@ -57,7 +58,8 @@ class RetrieverConfig:
     heads: tuple[str, ...] = HEADS
     dense_layers: Layers = ()
     token_layers: Layers = ()
-    pooling: str = "cls"
+    pooling: str | tuple[str, ...] = "cls"
+    pool_prompt: bool = True
     truncate: int = 0
     normalize: bool = True
     normalize_tokens: bool = True
@@ -102,17 +104,24 @@ class RetrieverConfig:
         return cls(**fields)
 
     @property
+    def poolings(self) -> tuple[str, ...]:
+        """The names in `pooling`."""
+        return (self.pooling,) if isinstance(self.pooling, str) else self.pooling
+
+    @property
+    def pooled_width(self) -> int:
+        """Numbers that the first dense layer takes."""
+        return self.encoder.width * len(self.poolings)
+
+    @property
     def dense_width(self) -> int:
         """Numbers in a dense vector."""
-        return self.truncate or self._width_after(self.dense_layers)
+        return self.truncate or (self.dense_layers[-1].features if self.dense_layers else self.pooled_width)
 
     @property
     def token_width(self) -> int:
         """Numbers in a token vector."""
-        return self._width_after(self.token_layers)
-
-    def _width_after(self, layers: tuple) -> int:
-        return layers[-1].features if layers else self.encoder.width
+        return self.token_layers[-1].features if self.token_layers else self.encoder.width
 
 
 @flax.struct.dataclass
@@ -154,10 +163,17 @@ class Embeddings:
 
 
 class Retriever(nn.Module):
-    """The body and the heads that `config` names."""
+    """The body and the heads that `config` names.
+
+    Attributes:
+      config: sizes and heads.
+      attention: the implementation.
+      unpooled: ids at the beginning of a query and of a passage that the dense head leaves out.
+    """
 
     config: RetrieverConfig
     attention: Attention = plain_attention
+    unpooled: tuple[int, int] = (0, 0)
 
     @nn.compact
     def __call__(self, token_ids: Int[Array, "b l"], side: Side, *, deterministic: bool = True) -> Embeddings:
@@ -169,17 +185,14 @@ class Retriever(nn.Module):
         x, _ = encoder(token_ids, attended, counted=real, deterministic=deterministic)
         dense = lexical = tokens = mask = None
         if "dense" in config.heads:
-            head = DenseHead(
-                config.pooling, projections(config.dense_layers), config.truncate, config.normalize, name="dense"
-            )
-            dense = head(x, attended)
+            layers, first = projections(config.dense_layers), self.unpooled[side == "passage"]
+            head = DenseHead(config.poolings, layers, config.truncate, config.normalize, name="dense")
+            dense = head(x, attended & (jnp.cumsum(real, axis=1) > first) if first else attended)
         if "lexical" in config.heads:
             lexical = self._lexical(encoder, x, token_ids, attended)
         if "multi_vector" in config.heads:
             tokens = MultiVectorHead(config.token_layers, config.normalize_tokens, name="multi_vector")(x)
-            mask = real & ~_member(token_ids, config.skip_ids, config) if side == "passage" else real
-            if config.skip_first:
-                mask = mask & (jnp.cumsum(real, axis=1) > 1)
+            mask = token_mask(config, token_ids, side)
         return Embeddings(dense, lexical, tokens, mask)
 
     def _lexical(self, encoder: Encoder, x, token_ids, attended) -> Terms:
@@ -192,6 +205,14 @@ class Retriever(nn.Module):
         saturation = SATURATIONS[config.splade_saturation]
         weights = vocabulary_logits(states, table, bias, attended, saturation, config.splade_pooling)
         return Terms(weights, None, body.vocab_size)
+
+
+def token_mask(config: RetrieverConfig, token_ids: Int[Array, "b l"], side: Side) -> Bool[Array, "b l"]:
+    """Which tokens of one side, "query" or "passage", take part in MaxSim."""
+    mask = token_ids >= 0
+    if config.skip_first:
+        mask = mask & (jnp.cumsum(mask, axis=1) > 1)
+    return mask & ~_member(token_ids, config.skip_ids, config) if side == "passage" else mask
 
 
 def _member(token_ids: Int[Array, "b l"], ids: tuple[int, ...], config: RetrieverConfig) -> Bool[Array, "b l"]:

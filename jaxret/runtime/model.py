@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax.sharding import Mesh
 
 from jaxret.data.pretrained_tokenizer import load_tokenizer
-from jaxret.data.text import TextConfig
+from jaxret.data.text import TextConfig, prompt_lengths
 from jaxret.data.text_tokenizer import TextTokenizer
 from jaxret.data.tokenizer import Tokenizer
 from jaxret.errors import InputError
@@ -67,7 +67,8 @@ class Model:
     @cached_property
     def module(self) -> Retriever:
         """The linen module."""
-        return Retriever(self.config, attention_named(self.attention))
+        unpooled = (0, 0) if self.config.pool_prompt else prompt_lengths(self.tokenizer, self.text)
+        return Retriever(self.config, attention_named(self.attention), unpooled)
 
     def apply(self, params: Any, token_ids: jax.Array, side: Side, rng: jax.Array | None = None) -> Embeddings:
         """Embeds token ids `[b l]` in the compute dtype; `rng` turns dropout on."""

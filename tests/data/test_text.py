@@ -17,6 +17,7 @@ from jaxret.data.text import (
     passage_ids,
     passage_spans,
     passage_text,
+    prompt_lengths,
     query_ids,
 )
 from jaxret.data.tokenizer import CLS, DOCUMENT, MASK, QUERY, SEP
@@ -41,6 +42,21 @@ def test_query_ids(vocabulary, expansion, prefix):
         while expansion and len(expected) < 16:
             expected.append(MASK)
         assert row == expected and len(row) <= 16
+
+
+def test_queries_are_filled_up_to_a_length_of_their_own(vocabulary):
+    plain = TextConfig(query_max_len=16, query_expansion=False)
+    config = TextConfig(query_max_len=16, expansion_len=8)
+    rows, whole = query_ids(vocabulary, config, TEXTS), query_ids(vocabulary, plain, TEXTS)
+    assert rows == [row + [MASK] * (8 - len(row)) for row in whole]
+    assert {len(row) for row in rows} >= {8, 16}
+
+
+def test_prompt_lengths(vocabulary):
+    config = TextConfig(query_prefix="質問: ", query_max_len=16)
+    assert prompt_lengths(vocabulary, config) == (2 + len(vocabulary.encode(["質問: "])[0]), 0)
+    bare = TextConfig("", "文書: ", query_marker="", passage_marker="")
+    assert prompt_lengths(vocabulary, bare) == (0, 1 + len(vocabulary.encode(["文書: "])[0]))
 
 
 def test_passage_ids(vocabulary):
@@ -87,6 +103,8 @@ def test_config_to_a_dict_and_back():
         ({"query_max_len": 3}, "query_max_len: 3 is too short.*at least 4"),
         ({"query_max_len": 2, "query_marker": ""}, "query_max_len: 2 is too short.*at least 3"),
         ({"passage_max_len": 0}, "passage_max_len: 0 is too short"),
+        ({"expansion_len": 33}, "expansion_len: 33 is out of range.*from 0 to query_max_len=32"),
+        ({"expansion_len": -1}, "expansion_len: -1 is out of range"),
     ],
 )
 def test_config_errors(settings, message):

@@ -27,7 +27,7 @@ def normalised(x):
 @pytest.mark.parametrize("pooling", ["cls", "mean"])
 def test_dense_head(random_params, pooling):
     x, mask = example()
-    vectors, params = applied(DenseHead(pooling, (Projection(6),)), random_params, x, mask)
+    vectors, params = applied(DenseHead((pooling,), (Projection(6),)), random_params, x, mask)
     pooled = (
         x[:, 0] if pooling == "cls" else np.stack([row[kept].mean(axis=0) for row, kept in zip(x, mask, strict=True)])
     )
@@ -60,9 +60,27 @@ def test_multi_vector_head(random_params):
 def test_dense_head_through_two_layers_cut_and_not_normalised(random_params):
     x, mask = example()
     layers = (Projection(6, use_bias=True, activation="tanh"), Projection(5))
-    vectors, params = applied(DenseHead("cls", layers, truncate=3, normalize=False), random_params, x, mask)
+    vectors, params = applied(DenseHead(("cls",), layers, truncate=3, normalize=False), random_params, x, mask)
     first = params["projection_0"]
     inner = np.tanh(x[:, 0] @ first["kernel"] + first["bias"])
     np.testing.assert_allclose(vectors, (inner @ params["projection_1"]["kernel"])[:, :3], rtol=1e-4, atol=1e-5)
-    cut, _ = applied(DenseHead("cls", layers, truncate=3), random_params, x, mask)
+    cut, _ = applied(DenseHead(("cls",), layers, truncate=3), random_params, x, mask)
     np.testing.assert_allclose(cut, normalised(vectors), rtol=1e-4, atol=1e-5)
+
+
+def test_several_poolings_stand_one_after_the_other(random_params):
+    x, mask = example()
+    vectors, params = applied(DenseHead(("cls", "mean"), (Projection(6),), normalize=False), random_params, x, mask)
+    means = np.stack([row[kept].mean(axis=0) for row, kept in zip(x, mask, strict=True)])
+    expected = np.concatenate([x[:, 0], means], axis=1) @ params["projection_0"]["kernel"]
+    np.testing.assert_allclose(vectors, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_residuals_add_what_came_in(random_params):
+    x, mask = example()
+    layers = (Projection(6, activation="tanh", residual=True), Projection(6, use_bias=True, residual=True))
+    vectors, params = applied(DenseHead(("cls",), layers, normalize=False), random_params, x, mask)
+    inner = np.tanh(x[:, 0] @ params["projection_0"]["kernel"]) + x[:, 0] @ params["residual_0"]["kernel"]
+    expected = inner @ params["projection_1"]["kernel"] + params["projection_1"]["bias"] + inner
+    np.testing.assert_allclose(vectors, expected, rtol=1e-4, atol=1e-5)
+    assert set(params) == {"projection_0", "residual_0", "projection_1"}

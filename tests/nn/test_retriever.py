@@ -46,6 +46,16 @@ def test_more_padding_changes_nothing(params, side, pooling):
     assert not np.any(wide.mask[:, 7:]) and not np.any(wide.lexical.weights[:, 7:])
 
 
+@pytest.mark.parametrize(("side", "first"), [("query", 2), ("passage", 0)])
+def test_the_dense_head_leaves_out_the_first_ids(params, side, first):
+    plain = dataclasses.replace(CONFIG, dense_layers=(), token_layers=(), normalize=False, normalize_tokens=False)
+    module = Retriever(plain, unpooled=(2, 0))
+    found = module.apply({"params": {name: params[name] for name in ("encoder", "lexical")}}, jnp.asarray(IDS), side)
+    lengths = (IDS >= 0).sum(axis=1)
+    expected = [row[first:length].mean(axis=0) for row, length in zip(found.tokens, lengths, strict=True)]
+    np.testing.assert_allclose(found.dense, expected, rtol=1e-4, atol=1e-5)
+
+
 def test_permuting_texts_permutes_embeddings(params):
     order = np.array([2, 0, 1])
     straight, turned = embedded(params), embedded(params, IDS[order])

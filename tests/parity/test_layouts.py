@@ -14,15 +14,7 @@ from tests.parity.cases import cases, names
 from tests.parity.embedded import embedded
 from tests.parity.tolerances import MODEL
 
-REFUSED = {
-    "st6_without_prompt": "include_prompt: false",
-    "mv6_modernbert": "query_expansion: .*'min'",
-}
-PUBLISHED = [
-    case
-    for case in cases("sentence_transformers", "sparse", "multi_vector", "colbert", "bge_m3", "pylate")
-    if case.name not in REFUSED
-]
+PUBLISHED = cases("sentence_transformers", "sparse", "multi_vector", "colbert", "bge_m3", "pylate")
 LAYOUT_OF = {"sparse": "sentence_transformers", "multi_vector": "sentence_transformers"}
 
 
@@ -100,16 +92,25 @@ def test_scores_of_late_interaction_follow_the_library(case, loaded):
     assert_close(np.asarray(rule(*map(jnp.asarray, (q.tokens, d.tokens, q.mask, d.mask)))), theirs)
 
 
-@pytest.mark.parametrize("name", REFUSED)
-def test_what_we_do_not_do_is_refused(name):
-    (case,) = [case for case in cases("sentence_transformers", "multi_vector") if case.name == name]
-    with pytest.raises(InputError, match=REFUSED[name]):
-        describe(case.folder)
+@pytest.mark.parametrize(
+    ("name", "changes", "message"),
+    [
+        ("st6_without_prompt", {"pooling_mode": "weightedmean"}, "include_prompt: false, .* with weightedmean"),
+        ("st5_minilm", {"include_prompt": False, "pooling_mode_cls_token": True}, "include_prompt: false, .* with cls"),
+        ("st6_minilm", {"pooling_mode": ["mean", "median"]}, r"pooling_mode: mean \+ median"),
+        ("st6_minilm", {"pooling_mode": []}, "pooling_mode: none"),
+    ],
+)
+def test_poolings_that_we_do_not_do_are_refused(copied, name, changes, message):
+    with pytest.raises(InputError, match=rf"1_Pooling/config.json: {message}"):
+        describe(copied(name, {"1_Pooling/config.json": changes}))
 
 
-def test_several_poolings_at_once_are_refused(copied):
-    folder = copied("st6_without_prompt", {"1_Pooling/config.json": {"include_prompt": True}})
-    with pytest.raises(InputError, match=r"1_Pooling/config.json: pooling_mode: cls \+ mean"):
+@pytest.mark.parametrize("strategy", ["max", None])
+def test_unknown_query_expansion_is_refused(copied, strategy):
+    settings = {"query_expansion": {"strategy": strategy, "length": 16}}
+    folder = copied("mv6_modernbert", {"sentence_bert_config.json": settings})
+    with pytest.raises(InputError, match=r"query_expansion: .*strategy of fixed, min"):
         describe(folder)
 
 

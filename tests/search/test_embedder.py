@@ -8,15 +8,7 @@ from jaxret.errors import InputError
 from tests.parity.cases import cases, names
 from tests.parity.tolerances import MODEL
 
-REFUSED = {
-    "st6_without_prompt": "include_prompt: false",
-    "mv6_modernbert": "query_expansion",  # queries are filled up to a floor and may be longer
-}
-CASES = [
-    case
-    for case in cases("sentence_transformers", "sparse", "multi_vector", "colbert", "pylate", "bge_m3")
-    if case.name not in REFUSED
-]
+CASES = cases("sentence_transformers", "sparse", "multi_vector", "colbert", "pylate", "bge_m3")
 ONE = (1, 1, 1)
 
 
@@ -80,13 +72,6 @@ def test_order_batches_and_titles(one_device):
     titled = model.encode_document([{"title": "a", "text": "b c"}]).dense
     np.testing.assert_allclose(titled, model.encode_document("a b c").dense, atol=1e-6)
     assert len(model.encode_query([]).dense) == 0
-
-
-@pytest.mark.parametrize("name", REFUSED)
-def test_refuses_by_name_what_it_cannot_do(one_device, name):
-    (case,) = (case for case in cases() if case.name == name)
-    with pytest.raises(InputError, match=REFUSED[name]):
-        embedder(case, one_device)
 
 
 def test_refuses_a_document_without_text(one_device):

@@ -84,7 +84,7 @@ def _saved(folder: Path, model: Model, params: Any, dtype: Any = None) -> None:
         first, second = ours.split("/")
         head = {first: {second: params[first][second]}}
         write_torch_file(folder / f"{name}.pt", _table(ours).saved(head, dtype))
-    pooling = Step("Pooling", pooling_record("cls", config.encoder.width, old=True))
+    pooling = Step("Pooling", pooling_record(("cls",), config.encoder.width, config.pool_prompt, old=True))
     write_steps(folder, [Step("Transformer"), pooling, Step("Normalize")], params, dtype, OLD_CLASSES)
     write_library(folder, model, "SentenceTransformer", {"similarity_fn_name": "cosine"}, old=True)
 

@@ -7,14 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from jaxret.errors import InputError
 from jaxret.files import read_json, write_json
-from jaxret.nn.convert.lazy_tensor import LazyTensor
 from jaxret.nn.convert.table import Rule, Table
-from jaxret.nn.convert.tensor_files import open_tensors, write_safetensors
+from jaxret.nn.convert.tensor_files import write_safetensors
 from jaxret.nn.heads import Projection
 from jaxret.nn.retriever import RetrieverConfig
 from jaxret.runtime.layouts.description import Part, always
@@ -84,7 +82,7 @@ def projections(modules: Iterable[Module], width: int, default: str) -> tuple[Pr
     """The layers of Dense modules behind states of that width; `default` is the activation of a record without one.
 
     Raises:
-      InputError: widths that do not meet, an unknown activation, or a residual around anything but a linear map.
+      InputError: widths that do not meet, or an unknown activation.
     """
     layers = []
     for module in modules:
@@ -98,32 +96,28 @@ def projections(modules: Iterable[Module], width: int, default: str) -> tuple[Pr
         if activation is None:
             fix = f"Known are {', '.join(ACTIVATIONS.values())}."
             raise InputError(f"{place}: activation_function", f"unknown {spelled!r}", fix)
-        if record.get("use_residual") and activation != "identity":
-            fix = "Only a residual around a linear map is known, which is itself a linear map."
-            raise InputError(f"{place}: use_residual", f"a residual around {spelled}", fix)
-        layers.append(Projection(features, field(record, "bias", bool, place, True), activation))
+        bias, residual = (field(record, name, bool, place, name == "bias") for name in ("bias", "use_residual"))
+        layers.append(Projection(features, bias, activation, residual))
         width = features
     return tuple(layers)
 
 
-def projection_parts(modules: Iterable[Module], group: str) -> tuple[Part, ...]:
-    """The files of Dense modules, for `group`/projection_0 and so on."""
-    parts = []
-    for number, module in enumerate(modules):
-        ours = f"{group}/projection_{number}"
-        opened = _with_residual if module.record.get("use_residual") else open_tensors
-        parts.append(Part(module.folder, always(Table(_rules(ours))), (ours,), opened))
-    return tuple(parts)
+def projection_parts(modules: Iterable[Module], layers: Sequence[Projection], group: str) -> tuple[Part, ...]:
+    """The files of Dense modules with these layers, for `group`/projection_0 and so on."""
+    tables = [_table(group, number, layer) for number, layer in enumerate(layers)]
+    return tuple(
+        Part(module.folder, always(table), tuple(rule.ours for rule in table.rules))
+        for module, table in zip(modules, tables, strict=True)
+    )
 
 
 @dataclass(frozen=True)
 class Step:
-    """One module to write: its kind, its config.json, and for a Dense the layer and the name of its parameters."""
+    """One module to write: its kind, its config.json, and for a Dense the names of its tensors."""
 
     kind: str
     record: Mapping[str, Any] | None = None
-    layer: Projection | None = None
-    ours: str = ""
+    table: Table | None = None
 
 
 def dense_steps(config: RetrieverConfig, group: str, **more: Any) -> list[Step]:
@@ -137,15 +131,17 @@ def dense_steps(config: RetrieverConfig, group: str, **more: Any) -> list[Step]:
     Raises:
       InputError: torch has no class for an activation.
     """
-    steps, width = [], config.encoder.width
-    for number, layer in enumerate(config.dense_layers if group == "dense" else config.token_layers):
+    dense = group == "dense"
+    steps, width = [], config.pooled_width if dense else config.encoder.width
+    for number, layer in enumerate(config.dense_layers if dense else config.token_layers):
         assert isinstance(layer, Projection)
         if layer.activation not in ACTIVATIONS:
             fix = f"Choose one of {', '.join(ACTIVATIONS)}, or the layout jaxret."
             raise InputError("Projection.activation", f"torch has no class for {layer.activation!r}", fix)
         record: dict[str, Any] = {"in_features": width, "out_features": layer.features, "bias": layer.use_bias}
         record |= {"activation_function": ACTIVATIONS[layer.activation], **more}
-        steps.append(Step("Dense", record, layer, f"{group}/projection_{number}"))
+        record |= {"use_residual": True} if layer.residual else {}
+        steps.append(Step("Dense", record, _table(group, number, layer)))
         width = layer.features
     return steps
 
@@ -169,26 +165,14 @@ def write_steps(folder: Path, steps: Sequence[Step], params: Any, dtype: Any, cl
             (folder / path).mkdir()
         if step.record is not None:
             write_json(folder / path / CONFIG, step.record)
-        if step.layer:
-            ours = {name: array for name, array in flat.items() if name.startswith(f"{step.ours}/")}
-            write_safetensors(folder / path, Table(_rules(step.ours)).saved(unflatten_dict(ours, sep="/"), dtype))
+        if step.table:
+            ours = {rule.ours: flat[rule.ours] for rule in step.table.rules if rule.ours in flat}
+            write_safetensors(folder / path, step.table.saved(unflatten_dict(ours, sep="/"), dtype))
     write_json(folder / MODULES, rows)
 
 
-def _rules(ours: str) -> tuple[Rule, ...]:
-    return Rule("linear.weight", f"{ours}/kernel", transposed=True), Rule("linear.bias", f"{ours}/bias")
-
-
-def _with_residual(folder: Path) -> dict[str, LazyTensor]:
-    """The tensors of `W x + b + R x`, or `W x + b + x`, as those of `(W + R) x + b`."""
-    tensors = open_tensors(folder)
-    weight, residual = tensors["linear.weight"], tensors.pop("residual.weight", None)
-
-    def summed() -> np.ndarray:
-        added = np.eye(*weight.shape, dtype=np.float32) if residual is None else residual.read().astype(np.float32)
-        return weight.read().astype(np.float32) + added
-
-    if (residual is None and len(set(weight.shape)) > 1) or (residual and residual.shape != weight.shape):
-        problem = f"no residual.weight of shape {list(weight.shape)}"
-        raise InputError(folder, problem, "Copy the folder again.")
-    return tensors | {"linear.weight": LazyTensor(weight.shape, np.dtype(np.float32), summed)}
+def _table(group: str, number: int, layer: Projection) -> Table:
+    kernels = [("linear", f"{group}/projection_{number}")]
+    kernels += [("residual", f"{group}/residual_{number}")] if layer.residual else []
+    rules = [Rule(f"{theirs}.weight", f"{ours}/kernel", transposed=True) for theirs, ours in kernels]
+    return Table((*rules, Rule("linear.bias", f"{group}/projection_{number}/bias")))

@@ -28,6 +28,7 @@ from jaxret.runtime.layouts.settings import vocabulary_fields
 from jaxret.runtime.model import Model
 
 RULES = {"maxsim": "exact", "meanmaxsim": "bge_m3"}
+STRATEGIES = {"fixed": "query_max_len", "min": "expansion_len"}
 KINDS = ("Dense", "MultiVectorMask", "Normalize")
 IO = dict.fromkeys(("module_input_name", "module_output_name"), "token_embeddings")
 
@@ -49,12 +50,12 @@ def described(library: Library, layout: str, overrides: Mapping[str, Any]) -> De
     if similarity not in RULES:
         fix = f"Known are {', '.join(RULES)}."
         raise InputError(f"{library.place}: similarity_fn_name", f"unknown {similarity!r}", fix)
-    expansion = _expansion(library, body)
+    expansion, layers = _expansion(library, body), projections(dense, body.encoder.width, "tanh")
     words = _skiplist_words([module for module in modules if module.kind == "MultiVectorMask"])
     config = RetrieverConfig(
         body.encoder,
         heads=("multi_vector",),
-        token_layers=projections(dense, body.encoder.width, "tanh"),
+        token_layers=layers,
         normalize_tokens="Normalize" in kinds,
         maxsim=RULES[similarity],
         attend_to_expansion=expansion.pop("attend"),
@@ -63,7 +64,8 @@ def described(library: Library, layout: str, overrides: Mapping[str, Any]) -> De
     )
     origin = library.origin(layout) | {"skiplist_words": words}
     model = Model(config, library.text(**expansion), body.tokenizer, origin=origin)
-    return Description(overridden(model, overrides), (body.part("encoder"), *projection_parts(dense, "multi_vector")))
+    parts = (body.part("encoder"), *projection_parts(dense, layers, "multi_vector"))
+    return Description(overridden(model, overrides), parts)
 
 
 def _expansion(library: Library, body: Body) -> dict[str, Any]:
@@ -73,14 +75,12 @@ def _expansion(library: Library, body: Body) -> dict[str, Any]:
     if found is None:
         return {"attend": True, "token": None}
     length = found.get("length") if isinstance(found, dict) else None
-    if not isinstance(length, int) or found.get("strategy") != "fixed":
-        problem = f"{found!r}"
-        raise InputError(place, problem, 'Known is {"strategy": "fixed", "length": ...}.')
-    return (
-        {"query_expansion": True, "query_max_len": body.longest(length)}
-        | expansion_piece(body.tokenizer, found.get("token"), place)
-        | {"attend": bool(found.get("attend", False))}
-    )
+    if not isinstance(length, int) or found.get("strategy") not in STRATEGIES:
+        fix = f"Known is a length and a strategy of {', '.join(STRATEGIES)}."
+        raise InputError(place, f"{found!r}", fix)
+    lengths = {STRATEGIES[found["strategy"]]: body.longest(length)}
+    piece = expansion_piece(body.tokenizer, found.get("token"), place)
+    return {"query_expansion": True, "attend": bool(found.get("attend", False))} | lengths | piece
 
 
 def expansion_piece(tokenizer: TextTokenizer, piece: str | None, place: str) -> dict[str, Any]:
@@ -140,12 +140,11 @@ def saved(folder: Path, model: Model, params: Any, dtype: Any = None) -> None:
     write_steps(folder, steps, params, dtype, CLASSES)
     settings: dict[str, Any] = {}
     if text.query_expansion:
-        token = text.expansion_piece or None
         settings["query_expansion"] = {
-            "strategy": "fixed",
+            "strategy": "min" if text.expansion_len else "fixed",
             "attend": config.attend_to_expansion,
-            "token": token,
-            "length": text.query_max_len,
+            "token": text.expansion_piece or None,
+            "length": text.expansion_len or text.query_max_len,
         }
     similarity = next((theirs for theirs, ours in RULES.items() if ours == config.maxsim), "maxsim")
     write_library(folder, model, "MultiVectorEncoder", {"similarity_fn_name": similarity}, settings)

@@ -46,6 +46,7 @@ def _described(folder: Path, **overrides: Any) -> Description:
     body, record, place = library.body, library.record, library.place
     found = {name: field(record, name, type(default), place, default) for name, default in DEFAULTS.items()}
     dense = [module for module in library.modules if module.kind == "Dense"]  # PyLate passes over all others too
+    layers = projections(dense, body.encoder.width, "identity")
     expansion: dict[str, Any] = {"expansion_piece": "", "token": None}
     if found["do_query_expansion"]:
         expansion = expansion_piece(body.tokenizer, None, f"{place}: do_query_expansion")
@@ -53,7 +54,7 @@ def _described(folder: Path, **overrides: Any) -> Description:
         body.encoder,
         heads=("multi_vector",),
         maxsim=NAME,
-        token_layers=projections(dense, body.encoder.width, "identity"),
+        token_layers=layers,
         attend_to_expansion=found["attend_to_expansion_tokens"] or not found["do_query_expansion"],
         skip_ids=tuple(sorted(_skip_ids(body.tokenizer, found["skiplist_words"]))),
         **vocabulary_fields(body.tokenizer, expansion.pop("token")),
@@ -69,7 +70,8 @@ def _described(folder: Path, **overrides: Any) -> Description:
     text = library.text(query_expansion=found["do_query_expansion"], **expansion, **markers, **lengths)
     origin = library.origin(NAME) | {"skiplist_words": found["skiplist_words"]}
     model = Model(config, text, body.tokenizer, origin=origin)
-    return Description(overridden(model, overrides), (body.part("encoder"), *projection_parts(dense, "multi_vector")))
+    parts = (body.part("encoder"), *projection_parts(dense, layers, "multi_vector"))
+    return Description(overridden(model, overrides), parts)
 
 
 def _skip_ids(tokenizer: TextTokenizer, words: list[str]) -> set[int]:

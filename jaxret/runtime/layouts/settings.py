@@ -18,7 +18,7 @@ SETTINGS = "jaxret.json"
 # Other libraries have no such setting, or, as with the rule of MaxSim, one for all models.
 OF_OURS = {"title_separator", "precision", "attention", "maxsim"}
 OF_HEADS = {
-    "dense": ("dense_layers", "pooling", "truncate", "normalize", "similarity"),
+    "dense": ("dense_layers", "pooling", "pool_prompt", "truncate", "normalize", "similarity"),
     "lexical": ("lm_head", "splade_pooling", "splade_saturation", "special_ids"),
     "multi_vector": ("token_layers", "normalize_tokens", "maxsim", "skip_ids", "skip_first"),
 }
@@ -92,7 +92,8 @@ def idle_fields(model: Model) -> set[str]:
     idle |= {"special_ids"} if config.lm_head or "lexical" not in config.heads else set()
     idle |= {"mask_id"} if config.attend_to_expansion else set()
     idle |= {"similarity"} if config.normalize else set()
-    return idle | (set() if model.text.query_expansion else {"expansion_piece"})
+    idle |= set() if model.text.query_prefix or model.text.passage_prefix else {"pool_prompt"}
+    return idle | (set() if model.text.query_expansion else {"expansion_piece", "expansion_len"})
 
 
 def _differing(wanted: Any, found: Any) -> list[str]:

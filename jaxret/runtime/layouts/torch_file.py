@@ -24,7 +24,7 @@ def write_torch_file(path: Path, tensors: Iterable[tuple[str, np.ndarray]]) -> N
     Raises:
       InputError: another dtype.
     """
-    arrays = {name: np.ascontiguousarray(array) for name, array in tensors}
+    arrays = {name: np.asarray(array, order="C") for name, array in tensors}
     for name, array in arrays.items():
         if array.dtype.name not in STORAGES:
             problem = f"{array.dtype.name} has no place in a torch file"
