@@ -83,7 +83,7 @@ parity: .venv-st/installed .venv-pylate/installed
 	.venv-ranx/$(PIP) -r benchmarks/requirements-ranx.txt
 	touch $@
 
-bench-setup: setup .venv-st/installed .venv-pylate/installed .venv-ranx/installed
+bench-setup: $(VENV)/weights .venv-st/installed .venv-pylate/installed .venv-ranx/installed
 
 clean:
-	rm -rf $(VENV) runs build *.egg-info
+	rm -rf $(VENV) .venv-st .venv-pylate .venv-ranx runs build *.egg-info
