@@ -6,12 +6,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxret.ops.masked import precise
+
 
 def unit(x: Float[Array, "*n k"], epsilon: float = 1e-12) -> Float[Array, "*n k"]:
     """Vectors of length one; a zero vector stays zero and its gradient is zero, not NaN."""
-    squared = jnp.sum(jnp.square(x.astype(jnp.float32)), axis=-1, keepdims=True)
+    wide = precise(x)
+    squared = jnp.sum(jnp.square(wide), axis=-1, keepdims=True)
     inverse = jnp.where(squared > epsilon, jax.lax.rsqrt(jnp.maximum(squared, epsilon)), 0.0)
-    return (x.astype(jnp.float32) * inverse).astype(x.dtype)
+    return (wide * inverse).astype(x.dtype)
 
 
 def cls_pooled(x: Float[Array, "b l d"], mask: Bool[Array, "b l"]) -> Float[Array, "b d"]:
