@@ -12,6 +12,8 @@ import numpy as np
 import pytest
 from flax import linen as nn
 
+from jaxret.nn.attention import plain_attention
+from jaxret.nn.block import Block
 from jaxret.nn.config import EncoderConfig
 from jaxret.nn.convert.configs import encoder_config, record_of, row
 from jaxret.nn.convert.families import FAMILIES
@@ -76,6 +78,23 @@ def test_states_of_every_layer(case):
         assert len(layers) == len(final) + 1
         for ours, theirs in zip(layers[1:], final, strict=True):
             assert_close(ours, theirs, kept, MODEL)
+
+
+LAYERED = [case for case in BODIES if "layers" in case.golden]
+
+
+@pytest.mark.parametrize("case", LAYERED, ids=names(LAYERED))
+def test_each_layer_alone(case):
+    config = config_of(case)
+    encoder = Encoder(config)
+    params, (_, mask) = loaded(case, encoder, head=False), inputs(case)
+    block = jax.jit(Block(config, plain_attention, True, False).apply)
+    before = case.golden["embeddings"]
+    for number, after in enumerate(case.golden["layers"]):
+        own = {"params": jax.tree.map(lambda x, number=number: x[number], params["layers"])}
+        states, _ = block(own, jnp.asarray(before), jnp.asarray(number), mask, encoder._tables(mask.shape[1]))
+        assert_close(states, after, np.asarray(mask), LAYER)
+        before = after
 
 
 @pytest.mark.parametrize("case", BODIES, ids=names(BODIES))
