@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from jaxret.cli import convert, encode, evaluate, index, merge, report, search, train, vocab
+from jaxret.cli import convert, encode, evaluate, index, merge, mine, report, score, search, train, vocab
 from jaxret.errors import InputError
 
 app = typer.Typer(
@@ -20,6 +20,8 @@ app.command("vocab")(vocab.vocab)
 app.command("train", context_settings={"ignore_unknown_options": True})(train.train)
 app.command("convert")(convert.convert)
 app.command("merge")(merge.merge)
+app.command("mine")(mine.mine)
+app.command("score")(score.score)
 app.command("encode")(encode.encode)
 app.command("index")(index.index)
 app.command("search")(search.search)

@@ -14,8 +14,8 @@ from typing import Any
 import numpy as np
 
 from jaxret.data.beir import BeirFolder
+from jaxret.data.groups import positive_documents
 from jaxret.data.tensorflow_cpu import tf, tfds
-from jaxret.errors import InputError
 
 
 def passage_key(title: str, text: str) -> int:
@@ -86,16 +86,6 @@ class BeirTraining(tfds.core.GeneratorBasedBuilder):
 def _record(identifier, title, text, key, positives=(), negatives=()):
     names = ("id", "title", "text", "key", "positives", "negatives")
     return dict(zip(names, (identifier, title, text, key, positives, negatives), strict=True))
-
-
-def positive_documents(folder: BeirFolder, split: str) -> dict[str, list[str]]:
-    """{query id: ids of its relevant documents}, queries without one left out; InputError where none is left."""
-    graded = folder.qrels(split)
-    positives = {query: [document for document, grade in row.items() if grade > 0] for query, row in graded.items()}
-    positives = {query: documents for query, documents in positives.items() if documents}
-    if not positives:
-        raise InputError(folder.path, f"split {split!r} has no relevant document", "Give a grade above 0 to some.")
-    return positives
 
 
 def prepared(folder: BeirFolder, split: str, cache_dir: str | Path) -> BeirTraining:

@@ -102,6 +102,13 @@ class BM25:
                 scores[row, : len(best[0])], positions[row, : len(best[0])] = best
         return scores, positions
 
+    def scores(self, query: str, positions: Sequence[int]) -> np.ndarray:
+        """float32 [n]: the score of each of n documents; 0 for one without a term of the query."""
+        known = self._index.get_tokens_ids(analyzer(self.settings.language)(query))
+        if not known:
+            return np.zeros(len(positions), np.float32)
+        return np.asarray(self._index.get_scores_from_ids(known)[list(positions)], np.float32)
+
 
 def _best(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
     """The k highest of the scores above 0, and their positions; of equal ones the earlier position first."""

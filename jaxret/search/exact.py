@@ -7,7 +7,7 @@ the same positions and the same scores to the last bit.
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from functools import partial
+from functools import lru_cache, partial
 from typing import Any
 
 import jax
@@ -79,8 +79,12 @@ SCORES: dict[str, Callable] = {
 }
 
 
+@lru_cache(maxsize=16)
 def sharded_top_k(score: Callable, k: int, mesh: Mesh) -> Callable[[Any, Any, Int[Array, "n c"]], TopK]:
-    """A jitted `(queries, blocks, positions) -> TopK`: each device scans its blocks, then the results are merged."""
+    """A jitted `(queries, blocks, positions) -> TopK`: each device scans its blocks, then the results are merged.
+
+    The same arguments give the same function, so that searches of blocks of one shape compile once.
+    """
 
     def local(queries: Any, blocks: Any, positions: Int[Array, "n c"]) -> TopK:
         best = scanned_top_k(score, queries, blocks, positions, k)

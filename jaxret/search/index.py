@@ -72,14 +72,20 @@ def build_index(
     return folder
 
 
-def load_index(folder: str | Path) -> Index:
-    """Reads an index; raises InputError where it is incomplete."""
+def read_description(folder: str | Path) -> tuple[Path, int | None, str]:
+    """The model, its checkpoint and BM25's language of an index; raises InputError where it is incomplete."""
     folder = existing_folder(folder)
     if not (folder / DESCRIPTION).exists():
         raise InputError(folder, "is no complete index", "Make one with jaxret index.")
     record = read_json(folder / DESCRIPTION)
+    return Path(record["model"]), record["step"], record["language"]
+
+
+def load_index(folder: str | Path) -> Index:
+    """Reads an index; raises InputError where it is incomplete."""
+    folder, (model, step, language) = Path(folder), read_description(folder)
     with open_text(folder / DOCUMENTS) as file:
         rows = [json.loads(line) for line in file]
     documents = [Document(row["_id"], row["title"], row["text"]) for row in rows]
     bm25 = BM25.load(folder / LEXICON)
-    return Index(folder, Path(record["model"]), record["step"], record["language"], documents, bm25)
+    return Index(folder, model, step, language, documents, bm25)

@@ -5,9 +5,9 @@ Documents lie in descending order of their ids, so that "lower position first" i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 
@@ -62,12 +62,54 @@ def read_vectors(store: str | Path, *, check: bool = True) -> tuple[list[str], V
     Raises:
       InputError: incomplete, or a file is missing or damaged.
     """
-    store, manifest = Path(store), read_manifest(store)
-    for name, digest in manifest["files"].items() if check else ():
-        if not (store / name).exists() or sha256(store / name) != digest:
-            raise InputError(store / name, "missing or damaged (its checksum differs)", "Run jaxret encode again.")
-    shards = [_shard(folder) for folder in sorted(store.glob("shard-*"))]
+    manifest = read_manifest(store)
+    if check:
+        check_files(store, manifest)
+    shards = [_shard(folder) for folder in sorted(Path(store).glob("shard-*"))]
     return manifest["ids"], _joined(shards), manifest
+
+
+def check_files(store: str | Path, manifest: dict[str, Any]) -> None:
+    """Raises InputError where a file of the store is missing or differs from its checksum."""
+    for name, digest in manifest["files"].items():
+        path = Path(store) / name
+        if not path.exists() or sha256(path) != digest:
+            raise InputError(path, "missing or damaged (its checksum differs)", "Run jaxret encode again.")
+
+
+class StoredVectors:
+    """The vectors of a complete store, left on disk: what is asked for is read.
+
+    Args:
+      store: its folder.
+
+    Attributes:
+      starts: int64 [n + 1]: the position of each shard's first document, and the number of documents.
+    """
+
+    def __init__(self, store: str | Path):
+        self._folders = sorted(Path(store).glob("shard-*"))
+        sizes = [len(_shard(folder, mmap_mode="r")) for folder in self._folders]
+        self.starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
+
+    def shard(self, number: int) -> Vectors:
+        """One shard, memory-mapped."""
+        return _shard(self._folders[number], mmap_mode="r")
+
+    def rows(self, rows: Sequence[int]) -> Vectors:
+        """The vectors of some documents (positions in the store, one at least), in the order asked for."""
+        numbers = (np.searchsorted(self.starts, rows, side="right") - 1).tolist()
+        shards = {number: self.shard(number) for number in sorted(set(numbers))}
+        places = [(shards[number], row - int(self.starts[number])) for number, row in zip(numbers, rows, strict=True)]
+
+        def joined(name: str) -> Ragged | None:
+            if getattr(places[0][0], name) is None:
+                return None
+            return Ragged.from_rows([getattr(shard, name).row(place) for shard, place in places])
+
+        vectors = [shard.dense[place] for shard, place in places if shard.dense is not None]
+        dense = np.stack(vectors) if vectors else None
+        return Vectors(dense, joined("tokens"), joined("term_ids"), joined("term_weights"))
 
 
 def _arrays(vectors: Vectors) -> dict[str, np.ndarray]:
@@ -78,13 +120,15 @@ def _arrays(vectors: Vectors) -> dict[str, np.ndarray]:
     return arrays
 
 
-def _shard(folder: Path) -> Vectors:
+def _shard(folder: Path, mmap_mode: Literal["r"] | None = None) -> Vectors:
     files = {path.stem: path for path in folder.glob("*.npy")}
 
     def ragged(name: str) -> Ragged | None:
-        return Ragged(np.load(files[name]), np.load(files[f"{name}_offsets"])) if name in files else None
+        if name not in files:
+            return None
+        return Ragged(np.load(files[name], mmap_mode), np.load(files[f"{name}_offsets"]))
 
-    dense = np.load(files["dense"]) if "dense" in files else None
+    dense = np.load(files["dense"], mmap_mode) if "dense" in files else None
     return Vectors(dense, ragged("tokens"), ragged("term_ids"), ragged("term_weights"))
 
 

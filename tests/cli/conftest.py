@@ -83,6 +83,19 @@ def trained(gin_file: Path) -> Path:
     return workdir
 
 
+@pytest.fixture(scope="session")
+def searched(trained: Path, beir_of_animals: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with what the trained model finds: `index`, and `runs/<system>.trec` with every document."""
+    from jaxret.cli.evaluate import evaluate
+    from jaxret.cli.index import index
+
+    folder = tmp_path_factory.mktemp("searched")
+    index(trained, beir_of_animals, folder / "index")
+    systems, store = "bm25,dense,multi_vector", folder / "index/vectors"
+    evaluate(beir_of_animals, folder, "train", systems, trained, vectors=store, k=32)
+    return folder
+
+
 @pytest.fixture
 def animals(beir_of_animals: Path, tmp_path: Path) -> Path:
     """A copy of the folder of animals that a test may spoil."""

@@ -71,7 +71,9 @@ def test_evaluate_refuses_vectors_of_another_step(jaxret, trained, beir_of_anima
     assert jaxret("evaluate", *common, "--vectors", tmp_path / "vectors")[0] == 0
 
 
-@pytest.mark.parametrize("command", ["vocab", "train", "encode", "index", "search", "evaluate", "report"])
+@pytest.mark.parametrize(
+    "command", ["vocab", "train", "encode", "index", "search", "evaluate", "report", "mine", "score"]
+)
 def test_help(jaxret, command):
     code, out, _ = jaxret(command, "--help")
     assert code == 0 and "Usage" in out

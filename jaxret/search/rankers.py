@@ -1,0 +1,220 @@
+"""Systems that rank a corpus for a batch of queries and score single pairs: BM25, a model, a run file.
+
+Each has `top_k(query ids, texts, k) -> Run` and `scores(pairs)`, a `Scorer`. A model's vectors stay on disk, one shard
+at a time in memory.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from functools import cached_property, lru_cache
+from itertools import groupby, pairwise
+from pathlib import Path
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from jaxret.data.beir import Corpus
+from jaxret.data.text import passage_text
+from jaxret.errors import InputError
+from jaxret.files import existing, sha256
+from jaxret.search.bm25 import BM25
+from jaxret.search.corpus import check_identity, identity, model_fingerprint, passage_texts, store_ids
+from jaxret.search.encode import TextEncoder
+from jaxret.search.exact import ExactSearch
+from jaxret.search.pairs import TOKEN_RULES, Pair, Scores, vector_scores
+from jaxret.search.run_files import read_run
+from jaxret.search.runs import Run
+from jaxret.search.store import MANIFEST, StoredVectors, check_files, read_manifest
+from jaxret.search.vectors import Vectors
+
+PAIRS_AT_ONCE = 2048
+
+
+@runtime_checkable
+class Ranker(Protocol):
+    """What mining asks of a system."""
+
+    def top_k(self, ids: Sequence[str], texts: Sequence[str], k: int) -> Run:
+        """The best k documents of each query, a row a query."""
+
+    def scores(self, pairs: Sequence[Pair]) -> Scores:
+        """The score of each pair on the same scale, NaN where the system has none."""
+
+    def facts(self) -> dict[str, Any]:
+        """What a manifest says of it."""
+
+
+class BM25Ranker:
+    """BM25 over the title and text of a corpus."""
+
+    def __init__(self, corpus: Corpus, language: str):
+        self._ids, self._corpus = store_ids(corpus), corpus
+        self._index = BM25.build(passage_texts(corpus, " "), language)
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {document: row for row, document in enumerate(self._ids)}
+
+    def top_k(self, ids: Sequence[str], texts: Sequence[str], k: int) -> Run:
+        """As `Ranker` has it; a document without a term of the query is no result."""
+        scores, positions = self._index.top_k(texts, k)
+        return Run.from_top_k(ids, self._ids, positions, scores)
+
+    def scores(self, pairs: Sequence[Pair]) -> Scores:
+        """As `Ranker` has it; InputError for a passage that is no document of the corpus."""
+        for pair in pairs:
+            if pair.document_id not in self._row_of:
+                problem = f"document {pair.document_id!r} is not in the corpus"
+                raise InputError("bm25", problem, "Give a file with ids of the corpus, or a model as teacher.")
+        parts = [np.zeros(0, np.float32)]
+        for query, group in groupby(pairs, key=lambda pair: pair.query):
+            parts.append(self._index.scores(query, [self._row_of[pair.document_id] for pair in group]))
+        return np.concatenate(parts)
+
+    def facts(self) -> dict[str, Any]:
+        """The formula's settings and the corpus."""
+        settings = self._index.settings
+        return {
+            "system": "bm25",
+            "language": settings.language,
+            "k1": settings.k1,
+            "b": settings.b,
+            "corpus": self._corpus.fingerprint,
+        }
+
+
+class RunRanker:
+    """A run file.
+
+    Args:
+      path: TREC, three-column or ColBERT ranking.
+      missing: the score of a document that a query's row lacks: "none" (NaN), or "lowest" for the row's lowest. A query
+        that the run lacks has no scores.
+    """
+
+    def __init__(self, path: str | Path, missing: str = "none"):
+        if missing not in ("none", "lowest"):
+            raise InputError("missing", f"unknown {missing!r}", "Choose one of none, lowest.")
+        self._path, self._missing, self._run = existing(path), missing, read_run(path)
+        self._row_of = {query: row for row, query in enumerate(self._run.query_ids)}
+
+    def top_k(self, ids: Sequence[str], texts: Sequence[str], k: int) -> Run:
+        """As `Ranker` has it; empty rows for queries that the run lacks."""
+        spans = [slice(span.start, min(span.stop, span.start + k)) for span in map(self._span, ids)]
+        offsets = np.concatenate([[0], np.cumsum([span.stop - span.start for span in spans])]).astype(np.int64)
+        indices, scores = (
+            np.concatenate([np.zeros(0, column.dtype), *(column[span] for span in spans)])
+            for column in (self._run.indices, self._run.scores)
+        )
+        return Run(list(ids), self._run.documents, offsets, indices, scores)
+
+    def scores(self, pairs: Sequence[Pair]) -> Scores:
+        """As `Ranker` has it, found by the ids alone."""
+        rows = {query: self._row(query) for query in dict.fromkeys(pair.query_id for pair in pairs)}
+        found = [rows[pair.query_id][0].get(pair.document_id, rows[pair.query_id][1]) for pair in pairs]
+        return np.array(found, np.float32)
+
+    def facts(self) -> dict[str, Any]:
+        """The file and its checksum."""
+        return {"system": "run", "file": str(self._path), "sha256": sha256(self._path), "missing": self._missing}
+
+    def _span(self, query: str) -> slice:
+        row = self._row_of.get(query)
+        return slice(0, 0) if row is None else slice(int(self._run.offsets[row]), int(self._run.offsets[row + 1]))
+
+    def _row(self, query: str) -> tuple[dict[str, float], float]:
+        """Scores by document, and that of any other document."""
+        span = self._span(query)
+        names = [self._run.documents[index] for index in self._run.indices[span].tolist()]
+        scores = self._run.scores[span].tolist()
+        lowest = scores[-1] if scores and self._missing == "lowest" else float("nan")
+        return dict(zip(names, scores, strict=True)), lowest
+
+
+class ModelRanker:
+    """A model; one that ranks needs a corpus and its encoded store.
+
+    Args:
+      encoder: the model.
+      mode: "dense", "lexical" or "multi_vector".
+      corpus: what `store` holds the vectors of.
+      store: made by `encode_corpus`; None for a model that only scores pairs.
+
+    Raises:
+      InputError: the model lacks the mode; the store is incomplete, damaged, or of another model or corpus.
+    """
+
+    def __init__(self, encoder: TextEncoder, mode: str, corpus: Corpus | None = None, store: str | Path | None = None):
+        if mode not in encoder.model.config.heads:
+            choices = ", ".join(encoder.model.config.heads)
+            raise InputError("--mode", f"the model has no {mode!r}", f"Choose one of {choices}.")
+        self._encoder, self._mode = encoder, mode
+        self._ids: list[str] = []
+        if store is not None and corpus is not None:
+            manifest = read_manifest(store)
+            check_identity(Path(store) / MANIFEST, manifest, identity(encoder, corpus))
+            check_files(store, manifest)
+            self._ids, self._stored = manifest["ids"], StoredVectors(store)
+        self._searched = lru_cache(maxsize=1)(self._search)
+
+    @cached_property
+    def _row_of(self) -> dict[str, int]:
+        return {document: row for row, document in enumerate(self._ids)}
+
+    def top_k(self, ids: Sequence[str], texts: Sequence[str], k: int) -> Run:
+        """As `Ranker` has it: exact search of one shard after the other, scores by the model's own rule."""
+        queries = self._encoder.queries(list(texts))
+        best = np.zeros((len(ids), 0), np.float32), np.zeros((len(ids), 0), np.int64)
+        for number, (start, stop) in enumerate(pairwise(self._stored.starts.tolist())):
+            scores, positions = self._searched(number, min(k, stop - start))(queries)
+            scores, positions = np.hstack([best[0], scores]), np.hstack([best[1], positions + start])
+            order = np.lexsort((positions, -scores), axis=-1)[:, :k]
+            best = np.take_along_axis(scores, order, 1), np.take_along_axis(positions, order, 1)
+        return Run.from_top_k(ids, self._ids, best[1], best[0] / self._divisors(queries)[:, None])
+
+    def scores(self, pairs: Sequence[Pair]) -> Scores:
+        """As `Ranker` has it; passages of the store are read from there, others encoded."""
+        chunks = (pairs[start : start + PAIRS_AT_ONCE] for start in range(0, len(pairs), PAIRS_AT_ONCE))
+        return np.concatenate([np.zeros(0, np.float32), *map(self._chunk_scores, chunks)])
+
+    def facts(self) -> dict[str, Any]:
+        """The model's fingerprint, the mode and the text template."""
+        model = self._encoder.model
+        return {
+            "system": self._mode,
+            "model": model_fingerprint(self._encoder),
+            "text": model.text.to_dict(),
+            "maxsim": model.config.maxsim,
+        }
+
+    def _search(self, number: int, k: int) -> ExactSearch:
+        config, mesh = self._encoder.model.config, self._encoder.mesh
+        return ExactSearch(self._mode, self._stored.shard(number), mesh, k, config.encoder.vocab_size)
+
+    def _divisors(self, queries: Vectors) -> np.ndarray:
+        """What exact search leaves out of the model's rule: float32 [q]."""
+        if self._mode == "multi_vector" and TOKEN_RULES[self._encoder.model.config.maxsim] is np.mean:
+            return np.maximum(queries.needed("tokens").lengths, 1).astype(np.float32)
+        return np.ones(len(queries), np.float32)
+
+    def _chunk_scores(self, pairs: Sequence[Pair]) -> Scores:
+        queries = _numbered(pair.query for pair in pairs)
+        vectors = self._encoder.queries(list(queries))
+        if all(pair.document_id in self._row_of for pair in pairs):
+            stored = _numbered(self._row_of[pair.document_id] for pair in pairs)
+            passages = self._stored.rows(list(stored))
+            places = [stored[self._row_of[pair.document_id]] for pair in pairs]
+        else:
+            separator = self._encoder.model.text.title_separator
+            texts = [passage_text(pair.title, pair.text, separator) for pair in pairs]
+            numbers = _numbered(texts)
+            passages = self._encoder.passages(list(numbers))
+            places = [numbers[text] for text in texts]
+        rows = [(queries[pair.query], place) for pair, place in zip(pairs, places, strict=True)]
+        return vector_scores(vectors, passages, rows, self._mode, self._encoder.model.config.maxsim)
+
+
+def _numbered(values: Iterator[Any] | Sequence[Any]) -> dict[Any, int]:
+    """Each value once, in order of appearance, with its place."""
+    return {value: place for place, value in enumerate(dict.fromkeys(values))}
