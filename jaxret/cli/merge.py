@@ -2,12 +2,20 @@
 
 from __future__ import annotations
 
-from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from jaxret.cli.options import DryRun, MeshShape, parsed_mesh_shape
+from jaxret.cli.options import (
+    DryRun,
+    Layout,
+    MeshShape,
+    NewFolder,
+    check_choice,
+    check_new,
+    parsed_mesh_shape,
+    parsed_weights,
+)
 from jaxret.errors import InputError
 
 METHODS = ("average", "weighted", "slerp", "task_vectors", "ema")
@@ -15,7 +23,7 @@ METHODS = ("average", "weighted", "slerp", "task_vectors", "ema")
 
 def merge(
     models: Annotated[list[str], typer.Argument(help="Folders of any layout, hf:org/name, or WORKDIR@STEP.")],
-    output: Annotated[Path, typer.Option("--output", help="The folder to write; it must not exist yet.")],
+    output: NewFolder,
     method: Annotated[str, typer.Option("--method", help=f"One of {', '.join(METHODS)}.")] = "average",
     weights: Annotated[
         str, typer.Option("--weights", help="One for each model, e.g. 0.7,0.3; added up as they are.")
@@ -24,25 +32,22 @@ def merge(
     at: Annotated[float, typer.Option("--at", help="slerp: from 0, the first model, to 1, the second.")] = 0.5,
     decay: Annotated[float, typer.Option("--decay", help="ema: what stays of the older ones at each step.")] = 0.9,
     last: Annotated[int, typer.Option("--last", help="Merge the last so many checkpoints of one run.")] = 0,
-    layout: Annotated[str, typer.Option("--layout", help="See docs/models.md; by default the first model's.")] = "auto",
+    layout: Layout = "auto",
     mesh_shape: MeshShape = "-1,1,1",
     dry_run: DryRun = False,
 ) -> None:
     """Merges models: average, weights of your own, SLERP, task vectors, or a run's moving average."""
-    if method not in METHODS:
-        raise InputError("--method", f"unknown {method!r}", f"Choose one of {', '.join(METHODS)}.")
-    if output.exists():
-        raise InputError(output, "exists already", "Give a new folder.")
+    check_choice("--method", method, METHODS)
+    check_new(output)
     from jaxret.runtime.layouts import LAYOUTS, save_pretrained
     from jaxret.runtime.merging import Ingredient, checked, last_steps, on_the_arc, weighted_sum
     from jaxret.runtime.mesh import device_mesh
 
-    if layout not in ("auto", *LAYOUTS):
-        raise InputError("--layout", f"unknown {layout!r}", f"Choose one of auto, {', '.join(LAYOUTS)}.")
+    check_choice("--layout", layout, ("auto", *LAYOUTS))
     if last and len(models) != 1:
         raise InputError("--last", f"{len(models)} models", "Name the one run whose checkpoints to merge.")
     chosen = last_steps(models[0], last) if last else [Ingredient.parsed(name) for name in models]
-    shares = _shares(method, _numbers(weights), len(chosen), base, decay)
+    shares = _shares(method, parsed_weights(weights), len(chosen), base, decay)
     chosen = [Ingredient.parsed(base), *chosen] if method == "task_vectors" else chosen
     names = ", ".join(f"{share:.4g} x {one}" for share, one in zip(shares, chosen, strict=True))
     what = f"slerp at {at:g} between {chosen[0]} and {chosen[1]}" if method == "slerp" else names
@@ -76,10 +81,3 @@ def _shares(method: str, weights: list[float], count: int, base: str, decay: flo
     if method == "ema":
         return ema_weights(count, decay)
     return weights or [1.0 / count] * count
-
-
-def _numbers(text: str) -> list[float]:
-    try:
-        return [float(part) for part in text.split(",")] if text else []
-    except ValueError:
-        raise InputError("--weights", f"{text!r} is not a list of numbers", "Write it like 0.7,0.3.") from None

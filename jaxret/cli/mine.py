@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from jaxret.cli import systems
-from jaxret.cli.options import Data, DryRun, Language, MeshShape
+from jaxret.cli.options import Data, DryRun, Language, MeshShape, check_choice
 from jaxret.errors import InputError
 
 if TYPE_CHECKING:
@@ -59,8 +59,7 @@ def mine(
     from jaxret.search.miner import Miner
     from jaxret.search.mining import MiningSettings
 
-    if layout not in LAYOUTS:
-        raise InputError("--layout", f"unknown {layout!r}", f"Choose one of {', '.join(LAYOUTS)}.")
+    check_choice("--layout", layout, LAYOUTS)
     check_output(output)
     if batch_size < 1:
         raise InputError("--batch_size", f"{batch_size} is no number of queries", "Give 1 or more.")

@@ -10,7 +10,7 @@ import typer
 
 from jaxret.cli import systems
 from jaxret.cli.mine import check_output, write_groups
-from jaxret.cli.options import DryRun, Language, MeshShape
+from jaxret.cli.options import DryRun, Language, MeshShape, check_choice, parsed_weights
 from jaxret.errors import InputError
 
 if TYPE_CHECKING:
@@ -88,17 +88,14 @@ def _check(normalize: str | None, missing: str, layout: str | None, batch_size: 
         "--layout": (layout, LAYOUTS),
     }
     for option, (value, allowed) in choices.items():
-        if value is not None and value not in allowed:
-            raise InputError(option, f"unknown {value!r}", f"Choose one of {', '.join(allowed)}.")
+        if value is not None:
+            check_choice(option, value, allowed)
     if batch_size < 1:
         raise InputError("--batch_size", f"{batch_size} is no number of lists", "Give 1 or more.")
 
 
 def _shares(text: str, count: int) -> list[float]:
-    try:
-        shares = [float(part) for part in text.split(",")] if text else [1.0 / count] * count
-    except ValueError:
-        raise InputError("--weights", f"{text!r} is not a list of numbers", "Write it like 0.7,0.3.") from None
+    shares = parsed_weights(text) or [1.0 / count] * count
     if len(shares) != count:
         raise InputError("--weights", f"{len(shares)} for {count} teachers", "Give one for each.")
     return shares

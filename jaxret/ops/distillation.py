@@ -50,8 +50,8 @@ def soft_cross_entropy(
     The KL divergence plus the teacher's entropy; 0 where all is masked.
     """
     where = everywhere(where, scores)
-    teacher_share = masked_softmax(precise(teacher) / teacher_temperature, where)
-    return -jnp.sum(teacher_share * masked_log_softmax(precise(scores) / temperature, where), axis=1)
+    target, found = _log_shares(scores, teacher, temperature, teacher_temperature, where)
+    return -jnp.sum(jnp.where(where, jnp.exp(target) * found, 0.0), axis=1)
 
 
 def kl_divergence(
@@ -67,9 +67,20 @@ def kl_divergence(
     0 where all is masked, and where student and teacher agree.
     """
     where = everywhere(where, scores)
+    target, found = _log_shares(scores, teacher, temperature, teacher_temperature, where)
+    return jnp.sum(jnp.where(where, jnp.exp(target) * (target - found), 0.0), axis=1)
+
+
+def _log_shares(
+    scores: Float[Array, "b n"],
+    teacher: Float[Array, "b n"],
+    temperature: float,
+    teacher_temperature: float,
+    where: Bool[Array, "b n"],
+) -> tuple[Float[Array, "b n"], Float[Array, "b n"]]:
+    """Log softmax of the teacher and of the student, each over its temperature; masked ones are 0."""
     target = masked_log_softmax(precise(teacher) / teacher_temperature, where)
-    surplus = target - masked_log_softmax(precise(scores) / temperature, where)
-    return jnp.sum(jnp.where(where, jnp.exp(target) * surplus, 0.0), axis=1)
+    return target, masked_log_softmax(precise(scores) / temperature, where)
 
 
 def ranked_distillation(

@@ -12,9 +12,9 @@ from jaxret.nn.heads import Projection
 from jaxret.nn.retriever import RetrieverConfig
 from jaxret.runtime.layouts.body import Body, write_body
 from jaxret.runtime.layouts.description import Description, Layout, Part, always, overridden
-from jaxret.runtime.layouts.library import OLD_CLASSES, TRANSFORMER, write_library
 from jaxret.runtime.layouts.modules import Step, write_steps
 from jaxret.runtime.layouts.records import field, record_in
+from jaxret.runtime.layouts.sentence_library import OLD_CLASSES, TRANSFORMER, write_library
 from jaxret.runtime.layouts.sentence_transformers import pooling_record
 from jaxret.runtime.layouts.settings import plain_text, vocabulary_fields
 from jaxret.runtime.layouts.torch_file import write_torch_file

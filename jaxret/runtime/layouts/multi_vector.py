@@ -12,7 +12,6 @@ from jaxret.errors import InputError
 from jaxret.nn.retriever import RetrieverConfig
 from jaxret.runtime.layouts.body import Body, write_body
 from jaxret.runtime.layouts.description import Description, overridden
-from jaxret.runtime.layouts.library import CLASSES, TRANSFORMER, Library, write_library
 from jaxret.runtime.layouts.modules import (
     MODULES,
     Module,
@@ -24,6 +23,7 @@ from jaxret.runtime.layouts.modules import (
     write_steps,
 )
 from jaxret.runtime.layouts.records import field
+from jaxret.runtime.layouts.sentence_library import CLASSES, TRANSFORMER, Library, write_library
 from jaxret.runtime.layouts.settings import vocabulary_fields
 from jaxret.runtime.model import Model
 

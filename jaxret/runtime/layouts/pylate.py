@@ -13,10 +13,10 @@ from jaxret.files import read_json
 from jaxret.nn.retriever import RetrieverConfig
 from jaxret.runtime.layouts.body import write_body
 from jaxret.runtime.layouts.description import Description, Layout, overridden
-from jaxret.runtime.layouts.library import LIBRARY, OLD_CLASSES, Library, write_library
 from jaxret.runtime.layouts.modules import MODULES, Step, dense_steps, projection_parts, projections, write_steps
 from jaxret.runtime.layouts.multi_vector import expansion_piece
 from jaxret.runtime.layouts.records import field, record_in
+from jaxret.runtime.layouts.sentence_library import LIBRARY, OLD_CLASSES, Library, write_library
 from jaxret.runtime.layouts.settings import checked_marker, vocabulary_fields
 from jaxret.runtime.model import Model
 

@@ -10,7 +10,6 @@ from jaxret.nn.retriever import RetrieverConfig
 from jaxret.runtime.layouts import multi_vector, sparse
 from jaxret.runtime.layouts.body import write_body
 from jaxret.runtime.layouts.description import Description, Layout, overridden
-from jaxret.runtime.layouts.library import CLASSES, OLD_CLASSES, Library, write_library
 from jaxret.runtime.layouts.modules import (
     MODULES,
     Module,
@@ -22,6 +21,7 @@ from jaxret.runtime.layouts.modules import (
     write_steps,
 )
 from jaxret.runtime.layouts.records import field
+from jaxret.runtime.layouts.sentence_library import CLASSES, OLD_CLASSES, Library, write_library
 from jaxret.runtime.layouts.settings import vocabulary_fields
 from jaxret.runtime.model import Model
 

@@ -10,9 +10,9 @@ from jaxret.errors import InputError
 from jaxret.nn.retriever import RetrieverConfig
 from jaxret.runtime.layouts.body import write_body
 from jaxret.runtime.layouts.description import Description, overridden
-from jaxret.runtime.layouts.library import CLASSES, OLD_CLASSES, Library, write_library
 from jaxret.runtime.layouts.modules import MODULES, Step, refuse_others, write_steps
 from jaxret.runtime.layouts.records import field
+from jaxret.runtime.layouts.sentence_library import CLASSES, OLD_CLASSES, Library, write_library
 from jaxret.runtime.layouts.settings import vocabulary_fields
 from jaxret.runtime.model import Model
 
