@@ -70,10 +70,10 @@ def filled(like: jax.ShapeDtypeStruct, rows: Iterable[Row], *, fill: float = 0.0
         if layer is None:
             return placed(array, dtype, sharding)
         if stack is None:
-            stack = _constant(like.shape, dtype, fill, sharding)
+            stack = _constants(like.shape, dtype, fill, sharding)()
         row = _borrowed(array, dtype, _without_layers(sharding))
         stack = jax.block_until_ready(_row_update(sharding)(stack, row, layer))
-    return _constant(like.shape, dtype, fill, sharding) if stack is None else stack
+    return _constants(like.shape, dtype, fill, sharding)() if stack is None else stack
 
 
 def host_copy(leaf: Any, layer: int | None = None) -> np.ndarray:
@@ -104,8 +104,9 @@ def _without_layers(sharding: Sharding) -> Sharding:
     return sharding
 
 
-def _constant(shape: tuple[int, ...], dtype: Any, value: float, sharding: Sharding) -> jax.Array:
-    return jax.jit(lambda: jnp.full(shape, value, dtype), out_shardings=sharding)()
+@lru_cache
+def _constants(shape: tuple[int, ...], dtype: Any, value: float, sharding: Sharding) -> Callable[[], jax.Array]:
+    return jax.jit(lambda: jnp.full(shape, value, dtype), out_shardings=sharding)
 
 
 _row = jax.jit(lambda stack, layer: lax.dynamic_index_in_dim(stack, layer, keepdims=False))
