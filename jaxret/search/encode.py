@@ -15,7 +15,7 @@ from jaxret.nn.retriever import Embeddings, RetrieverConfig, Side
 from jaxret.runtime.mesh import batch_sharding
 from jaxret.runtime.model import Model
 from jaxret.runtime.precision import cast, compute_dtype
-from jaxret.search.lengths import by_bucket
+from jaxret.search.lengths import longest_first
 from jaxret.search.vectors import Ragged, Vectors
 
 # A CPU is fastest with what its caches hold.
@@ -34,7 +34,8 @@ class TextEncoder:
       batch_rows: texts of a batch on one device, instead.
 
     Attributes:
-      shapes: `[rows length]` of the batches compiled so far; there are at most two for each bucket of lengths.
+      shapes: `[rows length]` of the batches compiled so far: one for each of the `fine_lengths` that occur, and those
+        of a last batch, whose rows are a power of two.
     """
 
     def __init__(
@@ -77,29 +78,36 @@ class TextEncoder:
         )
 
     def _embedded(self, rows: list[list[int]], side: Side) -> Iterator[tuple[np.ndarray, Embeddings]]:
+        """Rows and what became of them; the devices are one batch ahead of the host."""
+        waiting: tuple[np.ndarray, Embeddings] | None = None
+        for chosen, ids in self._batches(rows):
+            embeddings = self._apply(self.params, ids, side)
+            if waiting:
+                yield waiting[0], jax.device_get(waiting[1])
+            waiting = chosen, embeddings
+        if waiting:
+            yield waiting[0], jax.device_get(waiting[1])
+
+    def _batches(self, rows: list[list[int]]) -> Iterator[tuple[np.ndarray, jax.Array]]:
         devices = self.mesh.shape["data"] * self.mesh.shape["fsdp"]
         sharding = batch_sharding(self.mesh)
-        for length, members in by_bucket([len(row) for row in rows]):
-            most = self._batch_rows or max(1, self._batch_tokens // length)
-            size = _batch_rows(len(members), most, devices)
-            for start in range(0, len(members), size):
-                chosen = members[start : start + size]
-                ids = padded([rows[i] for i in chosen], length)
-                # A short last batch is filled up, so that each bucket has one shape.
-                ids = np.concatenate([ids, np.repeat(ids[:1], size - len(ids), axis=0)])
-                self._note(ids.shape)
-                yield chosen, jax.device_get(self._apply(self.params, jax.device_put(ids, sharding), side))
+
+        def full(length: int) -> int:
+            return devices * (self._batch_rows or max(1, self._batch_tokens // length))
+
+        for length, chosen in longest_first([len(row) for row in rows], full):
+            size = full(length)
+            if len(chosen) < size:  # few texts take the power of two that holds them
+                size = min(size, devices * (1 << (-(-len(chosen) // devices) - 1).bit_length()))
+            ids = padded([rows[i] for i in chosen], length)
+            ids = np.concatenate([ids, np.repeat(ids[:1], size - len(ids), axis=0)])
+            self._note(ids.shape)
+            yield chosen, jax.device_put(ids, sharding)
 
     def _note(self, shape: tuple[int, int]) -> None:
         if shape not in self.shapes:
             self.shapes.add(shape)
             logger.info("compiling for %d texts of %d tokens, shape number %d", *shape, len(self.shapes))
-
-
-def _batch_rows(texts: int, most: int, devices: int) -> int:
-    """Rows of a batch: `most` a device, or for few texts the power of two that holds them."""
-    needed = -(-texts // devices)
-    return min(most, 1 << (needed - 1).bit_length()) * devices
 
 
 def _no_vectors(config: RetrieverConfig) -> Vectors:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
 
@@ -15,6 +15,34 @@ def bucket_lengths(longest: int, smallest: int = 16) -> list[int]:
         lengths.append(base if len(lengths) % 2 == 0 else base * 3 // 2)
     lengths[-1] = min(lengths[-1], max(-(-longest // 8) * 8, smallest))
     return lengths
+
+
+def fine_lengths(longest: int, smallest: int = 16) -> list[int]:
+    """Four lengths an octave, in eights (16, 24, 32, 40, ..., 64, 80, ...), up to the first that holds `longest`."""
+    lengths = [smallest]
+    while lengths[-1] < longest:
+        octave = 1 << (lengths[-1].bit_length() - 1)
+        lengths.append(lengths[-1] + max(8, octave // 4))
+    return lengths
+
+
+def longest_first(lengths: Sequence[int] | np.ndarray, rows: Callable[[int], int]) -> Iterator[tuple[int, np.ndarray]]:
+    """Batches of rows in the order of their lengths, each with the fine length that holds its longest row.
+
+    Every batch is full but the last one, of the shortest rows.
+
+    Args:
+      lengths: of all rows.
+      rows: how many rows of a length make a full batch.
+    """
+    lengths = np.asarray(lengths)
+    order, start = np.argsort(-lengths, kind="stable"), 0
+    buckets = fine_lengths(int(lengths.max(initial=0)))
+    while start < len(order):
+        length = buckets[int(np.searchsorted(buckets, lengths[order[start]]))]
+        chosen = order[start : start + rows(length)]
+        yield length, chosen
+        start += len(chosen)
 
 
 def by_bucket(lengths: Sequence[int] | np.ndarray) -> Iterator[tuple[int, np.ndarray]]:

@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxret.search.lengths import bucket_lengths, by_bucket
+from jaxret.search.lengths import bucket_lengths, by_bucket, fine_lengths, longest_first
 
 
 def test_two_lengths_an_octave():
@@ -38,3 +38,23 @@ def test_every_row_is_in_the_smallest_bucket_that_holds_it(sizes):
 
 def test_arrays_will_do():
     assert [(length, rows.tolist()) for length, rows in by_bucket(np.array([5, 20, 16]))] == [(16, [0, 2]), (24, [1])]
+
+
+def test_four_lengths_an_octave():
+    assert fine_lengths(150) == [16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160]
+    assert fine_lengths(0) == fine_lengths(16) == [16]
+    lengths = fine_lengths(8192)
+    assert lengths[-1] == 8192 and len(lengths) == 7 + 4 * 7
+    assert all(b <= 1.5 * a if b <= 24 else b < 1.34 * a for a, b in itertools.pairwise(lengths))
+
+
+@given(st.lists(st.integers(0, 300)), st.integers(1, 700))
+def test_batches_are_full_but_for_the_last(sizes, tokens):
+    batches = list(longest_first(sizes, lambda length: max(1, tokens // length)))
+    assert sorted(row for _, rows in batches for row in rows) == list(range(len(sizes)))
+    ordered = [sizes[row] for _, rows in batches for row in rows]
+    assert ordered == sorted(sizes, reverse=True)
+    for number, (length, rows) in enumerate(batches):
+        assert length == next(fine for fine in fine_lengths(300) if fine >= sizes[rows[0]])
+        full = max(1, tokens // length)
+        assert len(rows) == full or (number == len(batches) - 1 and len(rows) < full)
