@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,12 +26,20 @@ class Passage:
 
 @dataclass(frozen=True)
 class Group:
-    """A query, the passages that answer it, and those that do not; its id is "" where a file has texts only."""
+    """A query, the passages that answer it, and those that do not.
+
+    Attributes:
+      query_id: "" where a file has texts only.
+      query: its text.
+      positives, negatives: its passages.
+      place: where the group stands, `file:line` for example; two groups are equal wherever they stand.
+    """
 
     query_id: str
     query: str
     positives: Sequence[Passage]
     negatives: Sequence[Passage]
+    place: str = field(default="", compare=False)
 
     @property
     def scored(self) -> bool:
@@ -55,20 +63,30 @@ def positive_documents(folder: BeirFolder, split: str) -> dict[str, list[str]]:
     return positives
 
 
+def split_groups(folder: BeirFolder, split: str) -> Iterator[Group]:
+    """The queries of a split with their relevant documents, and what `negatives.tsv` has for them, perhaps nothing.
+
+    Raises:
+      InputError: no query has a relevant document.
+    """
+    for query, names in positive_documents(folder, split).items():
+        sides = (names, folder.negatives.get(query, []))
+        positives, negatives = ([document(folder.corpus, name) for name in ids] for ids in sides)
+        text = folder.queries.texts[folder.queries.row_of[query]]
+        yield Group(query, text, positives, negatives, str(folder.path / "negatives.tsv"))
+
+
 def beir_groups(folder: BeirFolder, split: str) -> Iterator[Group]:
-    """The queries of a split that have negatives in `negatives.tsv`, with their relevant documents.
+    """Those of `split_groups` that have negatives.
 
     Raises:
       InputError: there are none.
     """
-    positives = {
-        query: names for query, names in positive_documents(folder, split).items() if query in folder.negatives
-    }
-    if not positives:
+    group = None
+    for group in filter(lambda each: each.negatives, split_groups(folder, split)):
+        yield group
+    if group is None:
         raise InputError(folder.path, f"no negatives.tsv for split {split!r}", "Make one with jaxret mine.")
-    for query, names in positives.items():
-        passages = [[document(folder.corpus, name) for name in ids] for ids in (names, folder.negatives[query])]
-        yield Group(query, folder.queries.texts[folder.queries.row_of[query]], *passages)
 
 
 def read_groups(path: str | Path, folder: BeirFolder | None = None) -> Iterator[Group]:
@@ -92,7 +110,7 @@ def read_groups(path: str | Path, folder: BeirFolder | None = None) -> Iterator[
         except (ValueError, RecursionError) as error:
             raise InputError(place, f"broken JSON ({error})", "Mend the line.") from None
         group = _colbert(place, row, folder) if isinstance(row, list) else _flagembedding(place, row)
-        yield group
+        yield replace(group, place=place)
     if group is None:
         raise InputError(path, "holds no rows", "Give ColBERT's or FlagEmbedding's JSON lines.")
 

@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
 
-from jaxret.data.text_tokenizer import TextTokenizer, encodable, skippable
+from jaxret.data.text_tokenizer import PairFrame, TextTokenizer, encodable, skippable
 from jaxret.data.tokenizer import Tokenizer
-from jaxret.data.tokenizer_backends import Backend, surroundings
+from jaxret.data.tokenizer_backends import Backend, pair_surroundings, surroundings
 from jaxret.data.tokenizer_loading import MODEL, TOKENIZER, backend
 from jaxret.errors import InputError
 from jaxret.files import atomic, existing_folder, read_json
@@ -92,6 +92,11 @@ class PretrainedTokenizer:
     def end(self) -> tuple[int, ...]:
         """The ids after a text."""
         return self._around[1]
+
+    @cached_property
+    def pair_frame(self) -> PairFrame:
+        """What `transformers` puts around two texts; InputError where it is not the same for all of them."""
+        return pair_surroundings(self._backend)
 
     @property
     def mask_id(self) -> int | None:

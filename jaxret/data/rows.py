@@ -48,12 +48,16 @@ def lines(path: str | Path) -> Iterator[tuple[int, str]]:
 
     Raises InputError where the file is missing, not UTF-8, or its gzip data is broken or cut off.
     """
+    return ((number, line) for number, line in every_line(path) if line.strip())
+
+
+def every_line(path: str | Path) -> Iterator[tuple[int, str]]:
+    """As `lines`, with the blank ones."""
     path, number = existing(path), 0
     try:
         with gzip.open(path) if path.suffix == ".gz" else open(path, "rb") as file:
             for number, line in enumerate(file, 1):
-                if line.strip():
-                    yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
+                yield number, line.decode("utf-8-sig" if number == 1 else "utf-8")
     except UnicodeDecodeError:
         raise InputError(f"{path}:{number}", "not UTF-8", "Convert the file to UTF-8.") from None
     except (EOFError, zlib.error, gzip.BadGzipFile):

@@ -11,10 +11,14 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from tokenizers import Tokenizer as Rust
+from tokenizers.processors import PostProcessor, TemplateProcessing
+
 from jaxret.data.text_tokenizer import SPACE
 from jaxret.data.tokenizer_backends import RustBackend, surroundings
 
 GENERIC = "TokenizersBackend"  # takes the file as it is
+TYPES = "token_type_ids"
 _ROLES = ("bos_token", "eos_token", "unk_token", "sep_token", "pad_token", "cls_token", "mask_token")
 _EXTRA = ("additional_special_tokens", "extra_special_tokens")
 _FLAGS = ("lstrip", "rstrip", "normalized", "single_word")
@@ -36,6 +40,12 @@ _ENDS = {
     "BertTokenizer": ("cls_token", "sep_token"),
     "RobertaTokenizer": ("cls_token", "sep_token"),
     "XLMRobertaTokenizer": ("bos_token", "eos_token"),
+}
+_TWO_ENDS = "{begin}:0 $A:0 {end}:0 {end}:0 $B:0 {end}:0"
+_PAIR_OF_CLASS = {
+    "BertTokenizer": "{begin}:0 $A:0 {end}:0 $B:1 {end}:1",
+    "RobertaTokenizer": _TWO_ENDS,
+    "XLMRobertaTokenizer": _TWO_ENDS,
 }
 
 
@@ -79,6 +89,24 @@ def pieces_with_roles(records: Records) -> dict[str, str]:
     for record in records.naming:
         found |= {role: _content(record[role]) for role in _ROLES if record.get(role)}
     return found
+
+
+def takes_types(records: Records) -> bool:
+    """Whether the class gives the model token types."""
+    inputs = records.settings.get("model_input_names")
+    return records.class_name == "BertTokenizer" if inputs is None else TYPES in inputs
+
+
+def pairs_of_class(rust: Rust, records: Records) -> PostProcessor | None:
+    """What the class builds to join two texts, whatever tokenizer.json says of them; None where it takes the file's."""
+    name, named = records.class_name, pieces_with_roles(records)
+    roles = _ENDS.get(name or "", ())
+    ids = {named[role]: rust.token_to_id(named[role]) for role in roles if role in named}
+    if name not in _PAIR_OF_CLASS or len(roles) != 2 or not ids or None in ids.values():
+        return None
+    begin, end = (named[role] for role in roles)
+    pair = _PAIR_OF_CLASS[name].format(begin=begin, end=end)
+    return TemplateProcessing(single=f"{begin}:0 $A:0 {end}:0", pair=pair, special_tokens=list(ids.items()))
 
 
 def stands_alone(backend: RustBackend, records: Records) -> bool:

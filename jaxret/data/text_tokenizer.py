@@ -4,10 +4,39 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
 
 SPACE = "▁"
+
+
+@dataclass(frozen=True)
+class PairFrame:
+    """What stands around two texts in one row: (id, token type) of each, and the types of the texts' own ids.
+
+    Attributes:
+      before, between, after: `[CLS]`, `[SEP]` and `[SEP]` for example.
+      types: of the first and of the second text's ids.
+      odd_to_first: where both texts are cut to an odd number of ids, the first one keeps one more; otherwise the longer
+        one does, and of two equally long ones the second.
+    """
+
+    before: tuple[tuple[int, int], ...]
+    between: tuple[tuple[int, int], ...]
+    after: tuple[tuple[int, int], ...]
+    types: tuple[int, int]
+    odd_to_first: bool = False
+
+    @property
+    def size(self) -> int:
+        """Ids besides those of the texts."""
+        return len(self.before) + len(self.between) + len(self.after)
+
+    @property
+    def typed(self) -> bool:
+        """Whether any type is not 0."""
+        return any((*self.types, *(kind for _, kind in (*self.before, *self.between, *self.after))))
 
 
 @runtime_checkable
@@ -29,6 +58,10 @@ class TextTokenizer(Protocol):
     @property
     def end(self) -> tuple[int, ...]:
         """The ids after a text, [SEP] for example."""
+
+    @property
+    def pair_frame(self) -> PairFrame:
+        """What stands around a query and a passage in one row; InputError where it takes no pairs."""
 
     @property
     def mask_id(self) -> int | None:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import sentencepiece
 
-from jaxret.data.text_tokenizer import SPACE, encodable, skippable
+from jaxret.data.text_tokenizer import SPACE, PairFrame, encodable, skippable
 from jaxret.data.vocabulary import CLS, DOCUMENT, MASK, PAD, QUERY, SEP, SPECIAL_PIECES, UNK, trained_vocabulary
 from jaxret.errors import InputError
 from jaxret.files import atomic
@@ -68,6 +68,11 @@ class Tokenizer:
     def end(self) -> tuple[int, ...]:
         """[SEP]."""
         return (SEP,)
+
+    @property
+    def pair_frame(self) -> PairFrame:
+        """[CLS] query [SEP] passage [SEP], the passage and its end of type 1."""
+        return PairFrame(((CLS, 0),), ((SEP, 0),), ((SEP, 1),), (0, 1))
 
     @property
     def mask_id(self) -> int:

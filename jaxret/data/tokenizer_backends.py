@@ -9,8 +9,9 @@ from functools import cached_property
 from typing import Any
 
 from tokenizers import Tokenizer as Rust
+from tokenizers.processors import PostProcessor
 
-from jaxret.data.text_tokenizer import SPACE
+from jaxret.data.text_tokenizer import SPACE, PairFrame
 from jaxret.errors import InputError
 
 WORD_PART = "##"
@@ -24,12 +25,24 @@ class RustBackend:
       rust: the tokeniser; its truncation and padding are turned off.
       named: the pieces with a role, {"mask_token": "[MASK]"} for example.
       truncation_side: "right" or "left".
+      typed: whether the model is told the token types of a pair.
+      pairs: what joins two texts, if it is not the tokeniser's own post-processor.
     """
 
-    def __init__(self, rust: Rust, named: Mapping[str, str], truncation_side: str):
+    odd_to_first = False
+
+    def __init__(
+        self,
+        rust: Rust,
+        named: Mapping[str, str],
+        truncation_side: str,
+        typed: bool = False,
+        pairs: PostProcessor | None = None,
+    ):
         rust.no_truncation()
         rust.no_padding()
         self.rust, self.named, self.truncation_side = rust, dict(named), truncation_side
+        self._typed, self._pairs = typed, pairs
 
     @cached_property
     def vocabulary(self) -> dict[str, int]:
@@ -47,6 +60,15 @@ class RustBackend:
         """Ids of each text; `whole` with what the model puts around it."""
         return [each.ids for each in self.rust.encode_batch_fast(list(texts), add_special_tokens=whole)]
 
+    def joined(self, first: str, second: str) -> list[tuple[int, int]]:
+        """(id, token type) of two texts in one row."""
+        one, two = (self.rust.encode(text, add_special_tokens=False) for text in (first, second))
+        processor = self._pairs or self.rust.post_processor
+        if processor is None:
+            return [(token, 0) for token in (*one.ids, *two.ids)]
+        whole = processor.process(one, two, True)
+        return [(token, kind * self._typed) for token, kind in zip(whole.ids, whole.type_ids, strict=True)]
+
     def decoded(self, ids: Sequence[int]) -> str:
         """The text of ids, special ones left out."""
         return self.rust.decode(list(ids), skip_special_tokens=True)
@@ -61,9 +83,9 @@ class RustBackend:
 
     def surface(self, piece: str) -> str | None:
         """What a piece looks like in a text; None for a part of a character."""
-        if self._bytes_as_letters and all(letter in _BYTE_OF for letter in piece):
+        if self._bytes_as_letters and all(letter in BYTE_OF_LETTER for letter in piece):
             try:
-                return bytes(_BYTE_OF[letter] for letter in piece).decode()
+                return bytes(BYTE_OF_LETTER[letter] for letter in piece).decode()
             except UnicodeDecodeError:
                 return None
         return piece.removeprefix(WORD_PART) if len(piece) > len(WORD_PART) else piece
@@ -82,6 +104,8 @@ class RustBackend:
 
 class PythonBackend:
     """A tokeniser that exists only as a Python class of `transformers`, BertJapanese for example."""
+
+    odd_to_first = True
 
     def __init__(self, hugging_face: Any):
         self._hugging_face = hugging_face
@@ -103,6 +127,12 @@ class PythonBackend:
     def encoded(self, texts: Sequence[str], whole: bool = False) -> list[list[int]]:
         """Ids of each text; `whole` with what the model puts around it."""
         return [self._hugging_face(text, add_special_tokens=whole, verbose=False)["input_ids"] for text in texts]
+
+    def joined(self, first: str, second: str) -> list[tuple[int, int]]:
+        """(id, token type) of two texts in one row."""
+        whole = self._hugging_face(first, second, verbose=False)
+        kinds = whole.get("token_type_ids", [0] * len(whole["input_ids"]))
+        return list(zip(whole["input_ids"], kinds, strict=True))
 
     def decoded(self, ids: Sequence[int]) -> str:
         """The text of ids, special ones left out."""
@@ -169,6 +199,37 @@ def surroundings(backend: Backend) -> tuple[tuple[int, ...], tuple[int, ...]]:
     return found.pop()
 
 
+def pair_surroundings(backend: Backend) -> PairFrame:
+    """What stands around two texts in one row, found by trying.
+
+    Raises:
+      InputError: it differs from pair to pair.
+    """
+    found = set()
+    for first, second in (_PROBES, (*_PROBES[::-1],)):
+        (mine,), (theirs,) = backend.encoded([first]), backend.encoded([second])
+        whole = backend.joined(first, second)
+        ids = [token for token, _ in whole]
+        begin = _place(ids, mine, 0)
+        middle = _place(ids, theirs, begin + len(mine))
+        ends = begin + len(mine), middle + len(theirs)
+        parts = tuple(whole[:begin]), tuple(whole[ends[0] : middle]), tuple(whole[ends[1] :])
+        found.add(PairFrame(*parts, (whole[begin][1], whole[middle][1]), backend.odd_to_first))
+    if len(found) != 1:
+        fix = "Give one whose post-processor only adds fixed ids around and between two texts."
+        raise InputError("tokenizer", "does not put the same ids around different pairs of texts", fix)
+    return found.pop()
+
+
+def _place(ids: list[int], part: list[int], start: int) -> int:
+    """Where the part begins, from `start` on."""
+    places = [i for i in range(start, len(ids) - len(part) + 1) if ids[i : i + len(part)] == part]
+    if not part or not places:
+        problem = "changes a text's ids beside another text"
+        raise InputError("tokenizer", problem, "Give one that encodes each text of a pair by itself.")
+    return places[0]
+
+
 def _trimmed(text: str, begin: int, end: int) -> tuple[int, int]:
     inside = text[begin:end]
     if not inside.strip():
@@ -188,4 +249,4 @@ def _bytes_of_letters() -> dict[str, int]:
     return {chr(byte): byte for byte in printable} | {chr(0x100 + i): byte for i, byte in enumerate(others)}
 
 
-_BYTE_OF = _bytes_of_letters()
+BYTE_OF_LETTER = _bytes_of_letters()

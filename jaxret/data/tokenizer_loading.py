@@ -12,7 +12,7 @@ from typing import Any
 
 from tokenizers import Tokenizer as Rust
 
-from jaxret.data.standalone import Records, pieces_with_roles, stands_alone
+from jaxret.data.standalone import TYPES, Records, pairs_of_class, pieces_with_roles, stands_alone, takes_types
 from jaxret.data.tokenizer_backends import Backend, PythonBackend, RustBackend
 from jaxret.errors import InputError
 
@@ -43,7 +43,8 @@ def backend(files: Mapping[str, bytes], place: str) -> Backend:
         except Exception as error:  # the library raises nothing narrower
             raise InputError(f"{place}/{TOKENIZER}", f"not a tokeniser ({error})", _FIX) from None
         side = records.settings.get("truncation_side", "right")
-        alone = RustBackend(rust, pieces_with_roles(records), side)
+        pairs, typed = pairs_of_class(rust, records), takes_types(records)
+        alone = RustBackend(rust, pieces_with_roles(records), side, typed, pairs)
         if stands_alone(alone, records):
             return alone
     return _from_transformers(files, place)
@@ -73,7 +74,8 @@ def _from_transformers(files: Mapping[str, bytes], place: str) -> Backend:
         fix = "Give a folder that transformers.AutoTokenizer can load."
         raise InputError(place, f"no tokeniser can be made of it ({error})", fix) from None
     if getattr(found, "is_fast", False):
-        return RustBackend(found.backend_tokenizer, found.special_tokens_map, found.truncation_side)
+        typed = TYPES in found.model_input_names
+        return RustBackend(found.backend_tokenizer, found.special_tokens_map, found.truncation_side, typed)
     return PythonBackend(found)
 
 

@@ -1,14 +1,16 @@
 import itertools
+import json
 
 import numpy as np
 import pytest
 
 from jaxret.data.batches import training_batches
 from jaxret.data.beir import BeirFolder
-from jaxret.data.tasks import Source
+from jaxret.data.group_tables import passage_key
+from jaxret.data.tasks import GroupFile, Source
 from jaxret.data.text import TextConfig, padded, passage_ids, passage_text, query_ids
-from jaxret.data.tfds_beir import passage_key
 from jaxret.errors import InputError
+from tests.data.conftest import HEADER
 
 TEXT = TextConfig(query_max_len=32, passage_max_len=48)
 
@@ -16,7 +18,10 @@ TEXT = TextConfig(query_max_len=32, passage_max_len=48)
 @pytest.fixture
 def batches(vocabulary, tmp_path):
     def make(folders, count, *, rates=(1.0, 1.0), batch=12, group=3, seed=0, **place):
-        sources = [Source(folder, rate=rate) for folder, rate in zip(folders, rates, strict=False)]
+        sources = [
+            folder if isinstance(folder, GroupFile | Source) else Source(folder, rate=rate)
+            for folder, rate in zip(folders, rates, strict=False)
+        ]
         iterator = training_batches(
             sources,
             vocabulary,
@@ -63,7 +68,10 @@ def test_every_query_with_its_passages_once_an_epoch(slice_of_demo, batches, voc
             "query": ((4, 32), np.int32),
             "passage": ((4, 3, 48), np.int32),
             "passage_key": ((4, 3), np.int32),
+            "positive_keys": ((4, 1), np.int32),
+            "language": ((4,), np.int32),
         }
+        np.testing.assert_array_equal(batch["positive_keys"], batch["passage_key"][:, :1])
         for query, passages, keys in zip(batch["query"], batch["passage"], batch["passage_key"], strict=True):
             identifier = rows[tuple(query.tolist())]
             seen.append(identifier)
@@ -130,9 +138,137 @@ def test_wrong_sizes(beir_folder, batches):
         ({"process_index": 2, "process_count": 2}, "process_index: 2 is not one of 2"),
         ({"seed": -1}, "seed: -1 is negative"),
         ({"start": -1}, "start: -1 is negative"),
-        ({"group": 2}, "query 'q1' of 'train' has no negatives"),
+        ({"group": 2}, "query 'q1' has no negatives"),
     ]:
         with pytest.raises(InputError, match=message):
             batches([path], 1, **{"group": 1, **place})
     with pytest.raises(InputError, match="nothing to train on"):
         batches([], 1)
+
+
+@pytest.fixture
+def scored_file(tmp_path):
+    """Eight queries; passage "p<i>" has the score i / 4, and query i the positives p<i> and p<100 + i>."""
+
+    def write(name="groups.jsonl", **changes):
+        rows = []
+        for i in range(8):
+            pos, neg = [i, 100 + i], [200 + 10 * i + j for j in range(3)]
+            row = {"query": f"question {i}?", "pos": [f"p {p}" for p in pos], "neg": [f"p {p}" for p in neg]}
+            rows.append(row | {"pos_scores": [p / 4 for p in pos], "neg_scores": [p / 4 for p in neg]} | changes)
+        (tmp_path / name).write_text("".join(json.dumps(row) + "\n" for row in rows))
+        return tmp_path / name
+
+    return write
+
+
+def test_scores_follow_their_passages(scored_file, batches):
+    """Every passage of every batch, against the file: n larger than the negatives there are, so that they repeat."""
+    number_of = {passage_key("", f"p {p}"): p for p in range(300)}
+    seen = set()
+    for batch in batches([GroupFile(scored_file(), language=3)], 6, batch=4, group=6, teacher_scores=True):
+        assert batch["teacher_scores"].dtype == np.float32 and batch["teacher_scores"].shape == (4, 6)
+        numbers = np.vectorize(number_of.get)(batch["passage_key"])
+        np.testing.assert_array_equal(batch["teacher_scores"], numbers / 4)
+        np.testing.assert_array_equal(numbers[:, 0] % 100 * 10 + 200, numbers[:, 1:].min(1))
+        known = np.vectorize(number_of.get)(batch["positive_keys"])
+        np.testing.assert_array_equal(known, numbers[:, :1] % 100 + [0, 100])
+        assert batch["language"].tolist() == [3] * 4
+        seen |= set(numbers[:, 0].tolist())
+    assert len(seen) > 8, "both positives of a query are drawn"
+
+
+def test_a_folder_and_a_file_of_the_same_passages(slice_of_demo, batches, tmp_path):
+    """Texts have the same keys in both, with their titles or with title and text as one."""
+    path = slice_of_demo(6, 2)
+    folder = BeirFolder(path)
+    rows = []
+    for query, document in ((query, next(iter(row))) for query, row in folder.qrels("train").items()):
+        text = passage_text(
+            *(c[folder.corpus.row_of[document]] for c in (folder.corpus.titles, folder.corpus.texts)), " "
+        )
+        rows.append({"query": folder.queries.texts[folder.queries.row_of[query]], "pos": [text], "neg": []})
+    (tmp_path / "groups.jsonl").write_text("".join(json.dumps(row) + "\n" for row in rows))
+    file = GroupFile(tmp_path / "groups.jsonl", language=1)
+    keys, passages = ({}, {}), ({}, {})
+    for batch in batches([Source(path), file], 8, batch=12, group=1):
+        for query, passage, key, language in zip(
+            batch["query"], batch["passage"], batch["passage_key"], batch["language"], strict=True
+        ):
+            keys[language][query.tobytes()], passages[language][query.tobytes()] = key.tolist(), passage.tolist()
+    both = keys[0].keys() & keys[1].keys()
+    assert len(both) > 10
+    assert all(keys[0][query] == keys[1][query] and passages[0][query] == passages[1][query] for query in both)
+
+
+def test_colbert_triples(beir_folder, batches, tmp_path):
+    (tmp_path / "triples.jsonl").write_text('["q1", ["d1", 2.5], ["d3", -1]]\n["q1", ["d2", 1], ["d3", -2]]\n')
+    file = GroupFile(tmp_path / "triples.jsonl", beir_folder())
+    (batch,) = batches([file], 1, batch=2, group=2, teacher_scores=True)
+    one, two, three = (passage_key(*text) for text in (("T", "one"), ("", "two"), ("", "three")))
+    rows = sorted(zip(batch["passage_key"].tolist(), batch["teacher_scores"].tolist(), strict=True))
+    assert rows == sorted([([one, three], [2.5, -1.0]), ([two, three], [1.0, -2.0])])
+    assert sorted(batch["positive_keys"].tolist()[0]) == sorted([one, two])
+
+
+def test_all_relevant_passages_are_known(beir_folder, batches):
+    """Rows are filled up with -1 to the most that a query of any source has."""
+    one = beir_folder("one", train=[HEADER, "q1\td1\t1", "q1\td2\t2", "q1\td3\t1", "q2\td2\t1", "q2\td3\t0"])
+    two = beir_folder("two")
+    key = {"d1": passage_key("T", "one"), "d2": passage_key("", "two"), "d3": passage_key("", "three")}
+    rows = {tuple(sorted(row)) for batch in batches([one, two], 4, group=1) for row in batch["positive_keys"].tolist()}
+    assert rows == {tuple(sorted(key.values())), *((-1, -1, k) for k in (key["d1"], key["d2"]))}
+
+
+def test_skipping_queries_without_negatives(beir_folder, batches, caplog):
+    path = beir_folder(negatives=[HEADER, "q2\td3\t0"])
+    (batch,) = batches([path], 1, batch=4, group=2, missing_negatives="skip")
+    assert np.unique(batch["passage_key"][:, 0]).tolist() == [passage_key("", "two")]
+    assert "1 of 2 queries have no negatives and are left out" in caplog.text
+    (batch,) = batches([path], 1, batch=4, group=1, missing_negatives="skip")
+    assert len(np.unique(batch["passage_key"])) == 2, "none is needed for a single passage"
+    with pytest.raises(InputError, match="no query has negatives"):
+        batches([beir_folder("none")], 1, group=2, missing_negatives="skip")
+
+
+def test_perturbed_positives(slice_of_demo, batches, vocabulary):
+    """In the places of missing negatives, other ids than the positive's even where it is cut off, and other keys."""
+    path = slice_of_demo(12, 0)
+    found = batches([path], 4, missing_negatives="perturb")
+    for batch in found:
+        for column in (1, 2):
+            assert (batch["passage"][:, column] != batch["passage"][:, 0]).any(1).all()
+            assert (batch["passage_key"][:, column] != batch["passage_key"][:, 0]).all()
+        pieces = [set(row.ravel().tolist()) for row in batch["passage"][:, 1]]
+        whole = [set(row.tolist()) for row in batch["passage"][:, 0]]
+        share = [len(one & other) / len(one) for one, other in zip(pieces, whole, strict=True)]
+        assert np.mean(share) > 0.8, "made of the positive"
+    assert any((batch["passage"][:, 1] != batch["passage"][:, 2]).any() for batch in found)
+    same(found[2:], batches([path], 2, missing_negatives="perturb", start=2))
+    real = batches([slice_of_demo(12, 4, "with")], 2)
+    same(real, batches([slice_of_demo(12, 4, "with too")], 2, missing_negatives="perturb"))
+
+
+def test_wrong_choices(beir_folder, scored_file, batches):
+    plain = scored_file("plain.jsonl", neg_scores=None)
+    for source, choice, message in [
+        (
+            beir_folder(),
+            {"missing_negatives": "drop"},
+            "missing_negatives: unknown choice 'drop'. Choose from error, skip",
+        ),
+        (
+            beir_folder(),
+            {"teacher_scores": True},
+            "set: a BEIR folder has no teacher's scores.*jaxret score.*GroupFile",
+        ),
+        (GroupFile(plain), {"teacher_scores": True}, r"plain.jsonl:1: a passage has no teacher's score.*jaxret score"),
+        (
+            GroupFile(scored_file()),
+            {"teacher_scores": True, "missing_negatives": "perturb"},
+            "perturbed passages have no teacher's scores",
+        ),
+        (GroupFile(scored_file("no.jsonl", neg=[], neg_scores=[])), {"group": 2}, "no.jsonl:1: query 'question 0"),
+    ]:
+        with pytest.raises(InputError, match=message):
+            batches([source], 1, **{"group": 1, **choice})

@@ -1,0 +1,158 @@
+"""Batches of running text: sentences with their context, and packed texts for masked language modelling."""
+
+from __future__ import annotations
+
+import hashlib
+import logging
+import re
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from jaxret.data.endless import check_place, endless_batches
+from jaxret.data.masking import MaskedLM
+from jaxret.data.preprocessors import Example, by_chunks
+from jaxret.data.row_source import RowSource
+from jaxret.data.running_text import TextSource
+from jaxret.data.tables import prepared, table
+from jaxret.data.tensorflow_cpu import seqio, tf
+from jaxret.data.text import TextConfig, passage_ids
+from jaxret.data.text_preprocessors import context_pair, masked, numbered
+from jaxret.data.text_tables import DOCUMENTS, TEXTS, document_tables, packed_tables
+from jaxret.data.text_tokenizer import TextTokenizer
+from jaxret.errors import InputError
+
+Steps = Sequence[Callable[[tf.data.Dataset], tf.data.Dataset]]
+logger = logging.getLogger(__name__)
+
+
+def context_batches(
+    sources: Sequence[TextSource],
+    tokenizer: TextTokenizer,
+    text: TextConfig,
+    *,
+    global_batch_size: int,
+    window: int,
+    seed: int,
+    cache_dir: str | Path,
+    start: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Endless batches of sentence pairs for contrastive context prediction, int32, of this process.
+
+    `center` [b s] and `context` [b s] are sentences of one document, as passages of `passage_max_len` ids; `language`
+    [b] is the source's; `document` [b] is equal where the documents are. A document gives one pair an epoch: a batch
+    over the border of two epochs can have two of its pairs, which `document` tells.
+
+    Args:
+      sources: documents of one sentence are left out; the log says how many.
+      tokenizer, text, global_batch_size, seed, cache_dir, start, process_index, process_count: see `training_batches`.
+      window: the context is drawn uniformly from the sentences at most this far from the centre, itself left out.
+
+    Raises:
+      InputError: the sizes do not fit together, or a source is wrong.
+    """
+    place = _place(global_batch_size, seed, start, process_index, process_count)
+    if window < 1:
+        raise InputError("window", f"{window} leaves no context", "Give 1 or more.")
+
+    def rows(source: TextSource) -> RowSource:
+        read = partial(document_tables, source)
+        tables = prepared(cache_dir, f"documents-{_short(source.fingerprint)}", DOCUMENTS, read)
+        if alone := tables.facts["alone"]:
+            logger.warning("%s: %d documents of one sentence are left out", source.path, alone)
+        return RowSource(table(tables, "documents"))
+
+    steps = [
+        seqio.map_over_dataset(partial(context_pair, window=window)),
+        by_chunks(partial(numbered, names=("center", "context"), tokenizer=tokenizer, config=text)),
+    ]
+    ranks = {"center": 1, "context": 1, "document": 0, "language": 0}
+    return endless_batches(_mixture(sources, rows, steps, ranks, tokenizer, f"{text} {window}"), **place)
+
+
+def text_batches(
+    sources: Sequence[TextSource],
+    tokenizer: TextTokenizer,
+    text: TextConfig,
+    *,
+    global_batch_size: int,
+    seed: int,
+    cache_dir: str | Path,
+    masking: MaskedLM | None = None,
+    start: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> Iterator[dict[str, np.ndarray]]:
+    """Endless batches of packed texts, int32, of this process: `tokens` [b l], `language` [b], and what masking adds.
+
+    A text is as many of a document's sentences as fit into `passage_max_len` together; l is that length. A sentence
+    that is longer alone is halved until it fits.
+
+    Args:
+      sources, tokenizer, text, global_batch_size, seed, cache_dir, start, process_index, process_count: see
+        `context_batches`; documents of one sentence stay.
+      masking: `MaskedLM` or `RetroMAE` of `jaxret.data.masking`; None for the ids alone.
+
+    Raises:
+      InputError: the sizes do not fit together, a source is wrong, or the tokeniser has no [MASK].
+    """
+    place = _place(global_batch_size, seed, start, process_index, process_count)
+    room = text.passage_max_len - len(passage_ids(tokenizer, text, [""])[0])
+    if room < 1:
+        raise InputError("passage_max_len", f"{text.passage_max_len} leaves no room beside the prefix", "Give more.")
+
+    def rows(source: TextSource) -> RowSource:
+        name = f"texts-{_short(f'{source.fingerprint} {tokenizer.fingerprint} {room}')}"
+        read = partial(packed_tables, source, tokenizer.encode, room)
+        return RowSource({"tokens": table(prepared(cache_dir, name, TEXTS, read), "texts")["text"]})
+
+    steps = [by_chunks(partial(numbered, names=("tokens",), tokenizer=tokenizer, config=text))]
+    ranks = {"tokens": 1, "language": 0}
+    if masking:
+        steps.append(by_chunks(partial(masked, masking=masking, words=masking.words(tokenizer))))
+        ranks |= {name: rank - 1 for name, rank in masking.ranks.items()}
+    return endless_batches(_mixture(sources, rows, steps, ranks, tokenizer, f"{text} {masking}"), **place)
+
+
+def _place(global_batch_size: int, seed: int, start: int, process_index: int, process_count: int) -> dict[str, int]:
+    check_place(global_batch_size, seed, start, process_index, process_count)
+    sizes = {"global_batch_size": global_batch_size, "seed": seed, "start": start}
+    return sizes | {"process_index": process_index, "process_count": process_count}
+
+
+def _mixture(
+    sources: Sequence[TextSource],
+    rows: Callable[[TextSource], RowSource],
+    steps: Steps,
+    ranks: Mapping[str, int],
+    tokenizer: TextTokenizer,
+    settings: str,
+) -> seqio.Mixture:
+    if not sources:
+        raise InputError("sources", "nothing to train on", "Give at least one file or BEIR folder.")
+    if len({source.fingerprint for source in sources}) < len(sources):
+        problem = f"the same text twice among {', '.join(map(str, sources))}"
+        raise InputError("sources", problem, "Name each once, with a higher rate.")
+    vocabulary = seqio.PassThroughVocabulary(tokenizer.size)
+    features = {name: seqio.Feature(vocabulary, add_eos=False, rank=rank) for name, rank in ranks.items()}
+    rates = []
+    for source in sources:
+        content = f"{source.fingerprint} {source.language} {tokenizer.fingerprint} {settings}"
+        label = re.sub(r"\W", "_", f"{source.name}_{_short(content)}", flags=re.ASCII)
+        first = seqio.map_over_dataset(partial(_labelled, language=source.language))
+        task = seqio.Task(label, source=rows(source), preprocessors=[first, *steps], output_features=features)
+        rates.append((task, source.rate))
+    return seqio.Mixture("_and_".join(task.name for task, _ in rates), rates)
+
+
+def _labelled(example: Example, language: int) -> dict[str, Any]:
+    return example | {"language": tf.constant(language, tf.int32)}
+
+
+def _short(text: str) -> str:
+    return hashlib.sha256(text.encode()).hexdigest()[:12]
