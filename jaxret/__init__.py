@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from jaxret.search.cross_encoder import CrossEncoder as CrossEncoder
     from jaxret.search.embedder import Embedder
 
 __version__ = "0.1.0"
@@ -19,6 +20,14 @@ def from_pretrained(path: str | Path, **settings: Any) -> Embedder:
     from jaxret.search.embedder import Embedder
 
     return Embedder.from_pretrained(path, **settings)
+
+
+def __getattr__(name: str) -> Any:
+    if name == "CrossEncoder":  # imported when it is asked for, so that `jaxret --help` stays quick
+        from jaxret.search.cross_encoder import CrossEncoder
+
+        return CrossEncoder
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
 
 
 def use_compile_cache() -> Path | None:

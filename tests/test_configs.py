@@ -11,7 +11,7 @@ CONFIGS = sorted((Path(__file__).parents[1] / "configs").rglob("*.gin"))
 
 
 @pytest.mark.parametrize("file", CONFIGS, ids=lambda p: p.stem)
-def test_takes_a_step(file: Path, root, beir_of_animals, tokenizer, tmp_path, monkeypatch):
+def test_takes_a_step(file: Path, root, beir_of_animals, groups_of_animals, tokenizer, tmp_path, monkeypatch):
     from jaxret.cli.train import parse_gin
     from jaxret.train import loop
 
@@ -26,12 +26,15 @@ def test_takes_a_step(file: Path, root, beir_of_animals, tokenizer, tmp_path, mo
         "EncoderConfig.mlp_width = 16",
     ]
     published = [f'train.pretrained = "{Case("st6_minilm").folder}"']
+    sources = [f'GroupFile.path = "{groups_of_animals}"', f'GroupFile.folder = "{beir_of_animals}"']
+    if "GroupFile" not in file.read_text():
+        sources = [f'Source.folder = "{beir_of_animals}"']
     overrides = [
         f'train.workdir = "{tmp_path / "model"}"',
         "train.steps = 1",
         "train.global_batch_size = 8",
         "train.mesh_shape = (-1, 1, 1)",
-        f'Source.folder = "{beir_of_animals}"',
+        *sources,
         *(published if "train.pretrained" in file.read_text() else fresh),
     ]
     parse_gin([str(file)], overrides)

@@ -33,20 +33,35 @@ def encode(
 
 def text_encoder(model: Path, step: int | None, mesh_shape: str) -> tuple[Any, int | None]:
     """A TextEncoder over all devices, and the step of its parameters where the model is a workdir."""
-    from jaxret.runtime.compile_cache import use_compile_cache
     from jaxret.runtime.layouts import load_pretrained
-    from jaxret.runtime.mesh import device_mesh
     from jaxret.runtime.model import DESCRIPTION, load_model
     from jaxret.search.encode import TextEncoder
 
-    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns that a checkpoint is only read
-    use_compile_cache()
-    mesh = device_mesh(parsed_mesh_shape(mesh_shape))
+    mesh = _prepared_mesh(mesh_shape)
     if (model / DESCRIPTION).exists():
         loaded, params, step = load_model(model, mesh, step)
     else:
         loaded, params = load_pretrained(str(model), mesh, step=step)
     return TextEncoder(loaded.for_search(), params, mesh), step
+
+
+def cross_encoder(model: str, mesh_shape: str) -> Any:
+    """A CrossEncoder over all devices."""
+    from jaxret.runtime.layouts.cross_encoders import load_cross_encoder
+    from jaxret.search.cross_encoder import CrossEncoder
+
+    mesh = _prepared_mesh(mesh_shape)
+    return CrossEncoder(*load_cross_encoder(model, mesh), mesh)
+
+
+def _prepared_mesh(mesh_shape: str) -> Any:
+    """The mesh, with compiled programs kept on disk and a warning of orbax's left out."""
+    from jaxret.runtime.compile_cache import use_compile_cache
+    from jaxret.runtime.mesh import device_mesh
+
+    logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns that a checkpoint is only read
+    use_compile_cache()
+    return device_mesh(parsed_mesh_shape(mesh_shape))
 
 
 def named(model: Path, step: int | None) -> str:

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from jaxret.cli import convert, encode, evaluate, index, merge, mine, report, score, search, train, vocab
+from jaxret.cli import convert, encode, evaluate, index, merge, mine, report, rerank, score, search, train, vocab
 from jaxret.errors import InputError
 
 app = typer.Typer(
@@ -22,6 +22,7 @@ app.command("convert")(convert.convert)
 app.command("merge")(merge.merge)
 app.command("mine")(mine.mine)
 app.command("score")(score.score)
+app.command("rerank")(rerank.rerank)
 app.command("encode")(encode.encode)
 app.command("index")(index.index)
 app.command("search")(search.search)

@@ -36,7 +36,8 @@ def mine(
         float | None, typer.Option("--relative_margin", help="The same as a share of the positive's score, e.g. 0.05.")
     ] = None,
     teacher: Annotated[
-        str | None, typer.Option("--teacher", help="Drops negatives that it scores too high; named like --from.")
+        str | None,
+        typer.Option("--teacher", help="Drops negatives that it scores too high; like --from, or a cross-encoder."),
     ] = None,
     teacher_margin: Annotated[
         float, typer.Option("--teacher_margin", help="Its score of a negative is at most its positive's minus this.")
@@ -69,6 +70,8 @@ def mine(
     folder = BeirFolder(data)
     folder.qrels(split)
     chosen = systems.System.named("--from", source, mode)
+    if chosen.kind == "cross_encoder":
+        raise InputError("--from", f"{source} is a cross-encoder, which ranks no corpus", "Give it as --teacher.")
     judge = systems.System.named("--teacher", teacher, mode) if teacher else None
     if dry_run:
         print(f"would mine negatives for {len(folder.qrels(split))} queries of {data} ({split}) from {chosen}", end="")

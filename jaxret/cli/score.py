@@ -22,7 +22,7 @@ NORMALIZATIONS = ("min_max", "z_score", "none")
 
 
 def score(
-    teacher: Annotated[list[str], typer.Option("--teacher", help=f"Once or more: {systems.HELP}")],
+    teacher: Annotated[list[str], typer.Option("--teacher", help=f"Once or more: {systems.TEACHERS}")],
     output: Annotated[Path, typer.Option("--output", help="The file of JSON lines.")],
     groups: Annotated[
         Path | None, typer.Option("--input", help="A ColBERT or FlagEmbedding file; else the data's negatives.tsv.")

@@ -1,4 +1,4 @@
-"""Systems as `jaxret mine` and `jaxret score` are told of them: bm25, a run file, a model or an index."""
+"""Systems as `jaxret mine`, `score` and `rerank` are told of them: bm25, a run file, a model or an index."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     from jaxret.search.rankers import Ranker
 
 HELP = "bm25, a run file, what jaxret index made, or a model (as --model elsewhere); of the last two, @MODE may follow."
+TEACHERS = HELP.replace("or a model (as", "a cross-encoder, or a retriever (as")
 MODES = ("dense", "lexical", "multi_vector")
 
 
@@ -21,9 +22,9 @@ class System:
     """A system by its name, checked but not loaded.
 
     Attributes:
-      kind: "bm25", "run", "index" or "model".
+      kind: "bm25", "run", "index", "model" or "cross_encoder".
       name: a path, or "hf:org/name".
-      mode: of an index or a model.
+      mode: of an index or a retriever.
     """
 
     kind: str
@@ -37,7 +38,9 @@ class System:
         Raises:
           InputError: no such file, folder or model; the model lacks the mode.
         """
+        from jaxret.runtime.hub import local_folder
         from jaxret.runtime.layouts import describe
+        from jaxret.runtime.layouts.cross_encoders import describe_cross_encoder, is_cross_encoder
         from jaxret.search.index import DESCRIPTION, read_description
 
         name, _, suffix = text.rpartition("@")
@@ -49,6 +52,11 @@ class System:
         if path.is_file() or path.with_name(f"{path.name}.gz").is_file():
             return cls("run", name)
         index = (path / DESCRIPTION).is_file()
+        if not index and is_cross_encoder(local_folder(name)):
+            if name != text:
+                raise InputError(option, f"{name} is a cross-encoder, without modes", f"Leave out @{suffix}.")
+            describe_cross_encoder(name)
+            return cls("cross_encoder", name)
         heads = describe(str(read_description(path)[0]) if index else name).model.config.heads
         if suffix and suffix not in heads:
             raise InputError(option, f"{name} has no {suffix!r}", f"Choose one of {', '.join(heads)}.")
@@ -71,12 +79,13 @@ class System:
           corpus: what it ranks; None for one that only scores pairs.
           language: of BM25.
           mesh_shape: of the devices.
-          store: where a model encodes the corpus that it ranks; None for a model that only scores pairs.
+          store: where a model encodes the corpus that it ranks; None for one that only scores pairs.
           missing: see `RunRanker`.
         """
-        from jaxret.cli.encode import encode_into, text_encoder
+        from jaxret.cli.encode import cross_encoder, encode_into, text_encoder
         from jaxret.search.index import VECTORS, read_description
         from jaxret.search.rankers import BM25Ranker, ModelRanker, RunRanker
+        from jaxret.search.reranking import CrossEncoderRanker
 
         if self.kind == "run":
             return RunRanker(self.name, missing)
@@ -84,6 +93,8 @@ class System:
             if corpus is None:
                 raise InputError("bm25", "has no corpus", "Give --data.")
             return BM25Ranker(corpus, language)
+        if self.kind == "cross_encoder":
+            return CrossEncoderRanker(cross_encoder(self.name, mesh_shape))
         if self.kind == "index":
             model, step, _ = read_description(Path(self.name))
             encoder, _ = text_encoder(model, step, mesh_shape)

@@ -2,7 +2,8 @@
 
 Each is `(q [b h l w], k [b g l w], v [b g l w], mask [b l], *, causal, window) -> [b h l w]`, where `g` divides `h`
 (grouped queries, Ainslie et al. 2023). Position i attends to position j where `mask[:, j]` holds and, with `causal`,
-j <= i, and, with `window` > 0, |i - j| <= window. Padded rows are finite and attended by none.
+j <= i, and, with `window` > 0, |i - j| <= window. Padded rows are finite and attended by none. `plain_attention`
+takes a mask for each position too, `[b l l]` with `mask[:, i, j]`.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ def plain_attention(
     q: Float[Array, "b h l w"],
     k: Float[Array, "b g l w"],
     v: Float[Array, "b g l w"],
-    mask: Bool[Array, "b l"],
+    mask: Bool[Array, "b l"] | Bool[Array, "b l l"],
     *,
     causal: bool = False,
     window: int = 0,
@@ -30,7 +31,7 @@ def plain_attention(
     length = q.shape[2]
     if window and 3 * window < length:
         return local_attention(q, k, v, mask, causal=causal, window=window)
-    allowed = mask[:, None, None, None, :]
+    allowed = mask[:, None, None, None, :] if mask.ndim == 2 else mask[:, None, None]
     if causal or window:
         distance = jnp.arange(length)[None, :] - jnp.arange(length)[:, None]
         allowed = allowed & _near(distance, causal, window)[None, None, None]

@@ -13,6 +13,7 @@ from jaxret.nn.layers import MLP, RESIDUAL_INIT, Dense, Norm
 from jaxret.nn.positions import rotated
 
 Tables = tuple[tuple[Float[Array, "l w"], Float[Array, "l w"]], ...]
+Mask = Bool[Array, "b l"] | Bool[Array, "b l l"]
 
 
 def norm(config: EncoderConfig, name: str) -> Norm:
@@ -28,14 +29,23 @@ class SelfAttention(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b l d"], mask: Bool[Array, "b l"], tables: Tables, everywhere: Bool[Array, ""]
+        self,
+        x: Float[Array, "b l d"],
+        mask: Mask,
+        tables: Tables,
+        everywhere: Bool[Array, ""],
+        seen: Float[Array, "b l d"] | None = None,
     ) -> Float[Array, "b l d"]:
-        """Attends; `everywhere` is False in a layer with a window, whose rotary tables are the last of `tables`."""
+        """Attends; `everywhere` is False in a layer with a window, whose rotary tables are the last of `tables`.
+
+        `seen` has the states that are attended to where they are not `x` itself.
+        """
         config = self.config
         w, sizes = config.heads_width, {"query": config.num_heads, "key": config.kv_heads, "value": config.kv_heads}
         heads = []
         for name, count in sizes.items():
-            y = Dense(count * w, ("width", "heads"), config.qkv_bias, name=name)(x)
+            source = x if seen is None or name == "query" else seen
+            y = Dense(count * w, ("width", "heads"), config.qkv_bias, name=name)(source)
             heads.append(jnp.moveaxis(y.reshape(*x.shape[:2], count, w), 1, 2))
         q, k, v = heads
         if config.head_norm:
@@ -69,9 +79,14 @@ class Block(nn.Module):
 
     @nn.compact
     def __call__(
-        self, x: Float[Array, "b l d"], number: Int[Array, ""], mask: Bool[Array, "b l"], tables: Tables
+        self,
+        x: Float[Array, "b l d"],
+        number: Int[Array, ""],
+        mask: Mask,
+        tables: Tables,
+        seen: Float[Array, "b l d"] | None = None,
     ) -> tuple[Float[Array, "b l d"], Float[Array, "b l d"] | None]:
-        """Attends and transforms; returns the states as carry and, if all are wanted, as output."""
+        """Attends, to itself or to `seen`, and transforms; the states are carry and, if all are wanted, output."""
         config = self.config
         drop = nn.Dropout(config.dropout, deterministic=self.deterministic)
         attention_norm, mlp_norm = norm(config, "attention_norm"), norm(config, "mlp_norm")
@@ -79,11 +94,12 @@ class Block(nn.Module):
         mlp = MLP(config.mlp_width, config.activation, config.gated, config.mlp_bias, name="mlp")
         everywhere = number % max(1, config.global_every) == 0
         if config.norm_order == "post":
-            x = attention_norm(x + drop(attention(x, mask, tables, everywhere)))
+            x = attention_norm(x + drop(attention(x, mask, tables, everywhere, seen)))
             x = mlp_norm(x + drop(mlp(x)))
         else:
             inner = attention_norm(x)
             inner = inner if config.first_norm else jnp.where(number == 0, x, inner)
-            x = x + drop(attention(inner, mask, tables, everywhere))
+            seen = None if seen is None else attention_norm(seen)
+            x = x + drop(attention(inner, mask, tables, everywhere, seen))
             x = x + drop(mlp(mlp_norm(x)))
         return x, (x if self.all_states else None)

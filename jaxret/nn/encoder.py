@@ -9,8 +9,8 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxret.nn.attention import Attention, plain_attention
 from jaxret.nn.block import Block, Tables, norm
 from jaxret.nn.config import EncoderConfig
-from jaxret.nn.layers import parameter
-from jaxret.nn.positions import position_rows, rotary_tables
+from jaxret.nn.embedding import embedded
+from jaxret.nn.positions import rotary_tables
 
 
 class Encoder(nn.Module):
@@ -43,16 +43,15 @@ class Encoder(nn.Module):
           all_states: see above.
         """
         config = self.config
-        table = parameter(
+        x = embedded(
             self,
-            "token_embedding",
-            nn.initializers.normal(config.embedding_init),
-            ("vocab", "width"),
-            (config.vocab_size, config.width),
+            config,
+            token_ids,
+            mask if counted is None else counted,
+            type_ids=type_ids,
+            embeddings=embeddings,
+            deterministic=deterministic,
         )
-        x = jnp.take(table, jnp.maximum(token_ids, 0), axis=0) if embeddings is None else embeddings.astype(table.dtype)
-        x = self._embedded(x, mask if counted is None else counted, type_ids)
-        x = nn.Dropout(config.dropout, deterministic=deterministic)(x)
         layers = nn.scan(
             Block,
             variable_axes={"params": 0},
@@ -65,17 +64,6 @@ class Encoder(nn.Module):
         x, after = layers(x, jnp.arange(config.num_layers), mask, self._tables(x.shape[1]))
         x = norm(config, "final_norm")(x) if config.final_norm else x
         return x, (None if after is None else jnp.concatenate([before, after]))
-
-    def _embedded(self, x, counted, type_ids):
-        config, init = self.config, nn.initializers.normal(self.config.embedding_init)
-        if config.num_types:
-            types = parameter(self, "type_embedding", init, (None, "width"), (config.num_types, config.width))
-            x = x + (types[:1][None] if type_ids is None else jnp.take(types, type_ids, axis=0))
-        if config.positions == "learned":
-            rows = position_rows(counted, config.position_offset, config.max_positions)
-            shape = (config.max_positions, config.width)
-            x = x + jnp.take(parameter(self, "position_embedding", init, (None, "width"), shape), rows, axis=0)
-        return norm(config, "embedding_norm")(x) if config.embedding_norm else x
 
     def _tables(self, length: int) -> Tables:
         config = self.config

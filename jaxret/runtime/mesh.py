@@ -23,6 +23,8 @@ RULES = (
     ("projection", None),
     ("norm", None),
     ("layers", None),
+    ("languages", None),
+    ("memories", BATCH),
 )
 
 
@@ -73,7 +75,7 @@ def all_pairs(score: Callable[[Any, Any], Any], q: Any, d: Any) -> Any:
 
 
 def parameter_shardings(boxed: Any, mesh: Mesh) -> Any:
-    """A sharding for each parameter from its logical axis names.
+    """A sharding for each parameter from its logical axis names; an array without such names is on every device.
 
     A vocabulary is as large as its tokeniser says: 2 times an odd number for XLM-R, odd for RoBERTa and Qwen3. Where it
     does not divide over `tensor`, it stays whole and the table's width is split over `fsdp` and `tensor` instead, so
@@ -88,6 +90,8 @@ def parameter_shardings(boxed: Any, mesh: Mesh) -> Any:
     """
 
     def sharding(path: tuple, box: Any) -> NamedSharding:
+        if not isinstance(box, nn.LogicallyPartitioned):
+            return NamedSharding(mesh, PartitionSpec())
         name = jax.tree_util.keystr(path, simple=True, separator="/")
         return NamedSharding(mesh, PartitionSpec(*_places(name, box.names, box.value.shape, mesh.shape)))
 
@@ -101,9 +105,10 @@ def _places(name: str, axes: Sequence[str | None], shape: Sequence[int], devices
         if axis is not None and axis not in rules:
             raise InputError(f"parameter {name}", f"no rule for logical axis {axis!r}", "Add it to runtime/mesh.py.")
         place = rules.get(axis) if axis else None
-        if place and size % devices[place]:
+        count = math.prod(devices[name] for name in ((place,) if isinstance(place, str) else place or ()))
+        if size % count:
             if axis != "vocab":
-                problem = f"axis {axis!r} of size {size} does not divide over {devices[place]} devices of {place!r}"
+                problem = f"axis {axis!r} of size {size} does not divide over {count} devices of {place!r}"
                 raise InputError(f"parameter {name}", problem, "Choose another mesh_shape or size.")
             place = None
         places.append(place)

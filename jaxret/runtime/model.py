@@ -6,26 +6,23 @@ import dataclasses
 from dataclasses import dataclass, field
 from functools import cached_property
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax.sharding import Mesh
 
-from jaxret.data.pretrained_tokenizer import load_tokenizer
 from jaxret.data.text import TextConfig, prompt_lengths
 from jaxret.data.text_tokenizer import TextTokenizer
-from jaxret.data.tokenizer import Tokenizer
 from jaxret.errors import InputError
-from jaxret.files import existing_folder, read_json, write_json
 from jaxret.nn.retriever import Embeddings, Retriever, RetrieverConfig, Side
 from jaxret.runtime.attention import attention_named
 from jaxret.runtime.checkpoints import Checkpoints
-from jaxret.runtime.mesh import parameter_shardings
+from jaxret.runtime.network import abstract, check_vocabulary, read_description, write_description
 from jaxret.runtime.precision import cast, compute_dtype
 
-DESCRIPTION, VOCABULARY, TOKENIZER = "retriever.json", "vocabulary.model", "tokenizer"
+DESCRIPTION = "retriever.json"
 
 
 @dataclass(frozen=True)
@@ -42,6 +39,7 @@ class Model:
         the model computes, and two models may be equal without it.
     """
 
+    file: ClassVar[str] = DESCRIPTION
     config: RetrieverConfig
     text: TextConfig
     tokenizer: TextTokenizer
@@ -55,9 +53,7 @@ class Model:
             if usable and getattr(self.text, name) > usable:
                 problem = f"{getattr(self.text, name)} ids, but the encoder has {usable} positions"
                 raise InputError(f"TextConfig.{name}", problem, f"Give at most {usable}.")
-        if self.tokenizer.size > self.config.encoder.vocab_size:
-            problem = f"{self.config.encoder.vocab_size} embeddings for a vocabulary of {self.tokenizer.size}"
-            raise InputError("EncoderConfig.vocab_size", problem, "Use the tokeniser that belongs to the model.")
+        check_vocabulary(self.tokenizer, self.config.encoder.vocab_size)
 
     def for_search(self) -> Model:
         """The same model, with dense vectors whose dot product is its similarity."""
@@ -77,46 +73,40 @@ class Model:
         embeddings: Any = self.module.apply(variables, token_ids, side, deterministic=rng is None, rngs=rngs)
         return embeddings
 
+    def __call__(self, params: Any, token_ids: jax.Array, side: Side, rng: jax.Array | None = None) -> Embeddings:
+        """`apply`, for an objective, which may ask the model for more."""
+        return self.apply(params, token_ids, side, rng)
+
     def abstract_params(self, mesh: Mesh | None = None, dtype: Any = jnp.float32) -> Any:
         """Shapes and dtypes of the parameters, with their shardings where a mesh is given."""
-        boxed = jax.eval_shape(self._boxed, jax.random.key(0))
-        shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, dtype), nn.meta.unbox(boxed))
-        if mesh is None:
-            return shapes
-        shardings = parameter_shardings(boxed, mesh)
-        return jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
+        return abstract(self.boxed, mesh, dtype)
 
     def init(self, seed: int | jax.Array) -> Any:
         """Fresh float32 parameters; traceable."""
-        return nn.meta.unbox(self._boxed(jax.random.key(seed)))
+        return nn.meta.unbox(self.boxed(seed))
 
-    def _boxed(self, key: jax.Array) -> Any:
-        return self.module.init(key, jnp.ones((1, 8), jnp.int32), "query")["params"]
+    def boxed(self, seed: int | jax.Array) -> Any:
+        """As `init`, each with its logical axis names."""
+        return self.module.init(jax.random.key(seed), jnp.ones((1, 8), jnp.int32), "query")["params"]
 
     def save_description(self, folder: str | Path) -> None:
         """Writes everything but the parameters into `folder`."""
-        folder = Path(folder)
-        self.tokenizer.save(folder / (VOCABULARY if isinstance(self.tokenizer, Tokenizer) else TOKENIZER))
         record: dict[str, Any] = {"retriever": dataclasses.asdict(self.config), "text": dataclasses.asdict(self.text)}
         record |= {"precision": self.precision, "attention": self.attention, "origin": self.origin}
-        write_json(folder / DESCRIPTION, record)
+        write_description(folder, DESCRIPTION, record, self.tokenizer)
 
     @classmethod
     def load_description(cls, folder: str | Path) -> Model:
         """Reads what `save_description` wrote."""
-        folder = existing_folder(folder)
-        path = folder / DESCRIPTION
-        record = read_json(path)
+        record, tokenizer = read_description(folder, DESCRIPTION)
         try:
             config = RetrieverConfig.from_dict(record["retriever"])
             text = TextConfig.from_dict(record["text"])
             rest = {name: record[name] for name in ("precision", "attention")} | {"origin": record.get("origin", {})}
         except (KeyError, TypeError) as error:
-            raise InputError(
-                path, f"not a description of a retriever ({error})", "Remake it with jaxret train."
-            ) from None
-        place = folder / TOKENIZER if (folder / TOKENIZER).is_dir() else folder / VOCABULARY
-        return cls(config, text, load_tokenizer(place), **rest)
+            problem = f"not a description of a retriever ({error})"
+            raise InputError(Path(folder) / DESCRIPTION, problem, "Remake it with jaxret train.") from None
+        return cls(config, text, tokenizer, **rest)
 
 
 def load_model(workdir: str | Path, mesh: Mesh, step: int | None = None) -> tuple[Model, Any, int]:

@@ -17,6 +17,7 @@ from jaxret.data.beir import Corpus
 from jaxret.data.text import passage_text
 from jaxret.errors import InputError
 from jaxret.files import read_json, write_json
+from jaxret.search.cross_encoder import CrossEncoder
 from jaxret.search.encode import TextEncoder
 from jaxret.search.store import MANIFEST, read_manifest, read_vectors, seal, shard_bounds, shard_folder, write_shard
 from jaxret.search.vectors import Vectors
@@ -39,7 +40,7 @@ def passage_texts(corpus: Corpus, separator: str) -> list[str]:
     return [passage_text(corpus.titles[row], corpus.texts[row], separator) for row in store_order(corpus.ids)]
 
 
-def model_fingerprint(encoder: TextEncoder) -> str:
+def model_fingerprint(encoder: TextEncoder | CrossEncoder) -> str:
     """SHA-256 over configuration, text template, vocabulary and parameters."""
     model = encoder.model
     digest = hashlib.sha256(json.dumps([dataclasses.asdict(model.config), model.text.to_dict()]).encode())

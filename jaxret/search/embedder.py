@@ -73,7 +73,7 @@ class Embedder:
         """Embeds queries, in the order given; see `encode_document`."""
         texts = [texts] if isinstance(texts, str) else list(texts)
         _check_texts(texts)
-        with _progress(show_progress_bar, "queries", len(texts)) as advance:
+        with shown_progress(show_progress_bar, "queries", len(texts)) as advance:
             return self._encoder(batch_size).queries(texts, advance).padded(self.model.config)
 
     def encode_document(
@@ -97,7 +97,7 @@ class Embedder:
         separator = self.model.text.title_separator
         texts = [_joined(number, record, separator) for number, record in enumerate(records)]
         _check_texts(texts)
-        with _progress(show_progress_bar, "documents", len(texts)) as advance:
+        with shown_progress(show_progress_bar, "documents", len(texts)) as advance:
             return self._encoder(batch_size).passages(texts, advance).padded(self.model.config)
 
     def similarity(
@@ -180,7 +180,8 @@ def _check_texts(texts: Sequence[Any]) -> None:
 
 
 @contextmanager
-def _progress(shown: bool, name: str, total: int) -> Iterator[Callable[[int], None] | None]:
+def shown_progress(shown: bool, name: str, total: int) -> Iterator[Callable[[int], None] | None]:
+    """A progress bar if `shown`: what tells it how many more are done, else None."""
     if not shown:
         yield None
         return

@@ -21,7 +21,9 @@ LAYOUTS = (
     "colbert",
     "bge_m3",
     "pylate",
+    "cross_encoder",
 )
+RETRIEVERS = LAYOUTS[:-1]
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,13 @@
 
 from __future__ import annotations
 
-from tests.parity import make_bge_m3, make_encoders, make_late_interaction, make_sentence_transformers
+from tests.parity import (
+    make_bge_m3,
+    make_cross_encoders,
+    make_encoders,
+    make_late_interaction,
+    make_sentence_transformers,
+)
 
 
 def main() -> None:
@@ -11,6 +17,7 @@ def main() -> None:
     make_sentence_transformers.main([])
     make_late_interaction.main([])
     make_bge_m3.main()
+    make_cross_encoders.main([])
 
 
 if __name__ == "__main__":

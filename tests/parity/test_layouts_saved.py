@@ -8,12 +8,12 @@ from jaxret.errors import InputError
 from jaxret.nn.convert.tensor_files import open_tensors, write_safetensors
 from jaxret.runtime.layouts import load_pretrained, save_pretrained
 from jaxret.runtime.mesh import device_mesh
-from tests.parity.cases import cases, names
+from tests.parity.cases import RETRIEVERS, cases, names
 from tests.parity.corpus import DOCUMENTS
 
 HEADS = {"masked_lm": {"heads": ("lexical",)}}
 BARE = ("transformers", "masked_lm")
-ALL = cases()
+ALL = cases(*RETRIEVERS)
 
 
 @pytest.mark.parametrize("case", ALL, ids=names(ALL))

@@ -9,7 +9,8 @@ import pytest
 from jaxret.errors import InputError
 from jaxret.runtime.checkpoints import Checkpoints
 from jaxret.runtime.mesh import device_mesh
-from jaxret.runtime.model import DESCRIPTION, VOCABULARY, Model, load_model
+from jaxret.runtime.model import DESCRIPTION, Model, load_model
+from jaxret.runtime.network import VOCABULARY
 
 
 def test_a_description_comes_back_as_it_was(model, tmp_path):

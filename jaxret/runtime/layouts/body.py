@@ -26,7 +26,7 @@ from jaxret.nn.convert.tensor_files import open_tensors, write_safetensors
 from jaxret.nn.heads import LMHeadConfig
 from jaxret.runtime.layouts.description import Part
 from jaxret.runtime.layouts.records import record_in
-from jaxret.runtime.model import Model
+from jaxret.runtime.network import Network
 
 CONFIG, TOKENIZER_CONFIG = "config.json", "tokenizer_config.json"
 UNLIMITED = 10**9  # transformers writes 10**30 where a tokeniser has no limit
@@ -104,7 +104,7 @@ def _with_new_names(path: Path) -> dict[str, LazyTensor]:
     return found
 
 
-def family_of(model: Model) -> str:
+def family_of(model: Network) -> str:
     """The family to save a model as: where it came from, what its tokeniser says, or the first that can express it.
 
     Raises:
@@ -124,7 +124,7 @@ def family_of(model: Model) -> str:
 
 def write_body(
     folder: Path,
-    model: Model,
+    model: Network,
     params: Any,
     dtype: Any = None,
     *,
@@ -162,7 +162,7 @@ def write_body(
     write_safetensors(folder, chain(tensors, _decoder_bias(model, known.head, params, dtype)))
 
 
-def _decoder_bias(model: Model, rules: Iterable[Rule], params: Any, dtype: Any) -> Iterator[tuple[str, np.ndarray]]:
+def _decoder_bias(model: Network, rules: Iterable[Rule], params: Any, dtype: Any) -> Iterator[tuple[str, np.ndarray]]:
     """The second copy of the head's bias, which BERT's and RoBERTa's classes use where the decoder is not tied."""
     if "lm_head" not in params or not model.config.lm_head or model.config.lm_head.tied:
         return
@@ -177,7 +177,7 @@ def stored_dtype(params: Any, dtype: Any = None) -> str:
     return jnp.dtype(dtype or jax.tree.leaves(params)[0].dtype).name
 
 
-def _record(model: Model, family: str, head: bool, architecture: str, dtype: str) -> dict[str, Any]:
+def _record(model: Network, family: str, head: bool, architecture: str, dtype: str) -> dict[str, Any]:
     """The config.json: the original's, where it still holds."""
     config, found = model.config, model.origin.get("config", {})
     if not (found and found.get("model_type") == family and encoder_config(found) == config.encoder):
@@ -202,7 +202,7 @@ def _head_record(record: Mapping[str, Any], head: LMHeadConfig | None) -> dict[s
     return changes
 
 
-def _tokenizer_family(model: Model) -> str | None:
+def _tokenizer_family(model: Network) -> str | None:
     if not isinstance(model.tokenizer, PretrainedTokenizer):
         return None
     found = json.loads(dict(model.tokenizer.files).get(CONFIG, b"{}")).get("model_type")

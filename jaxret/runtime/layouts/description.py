@@ -45,12 +45,12 @@ class Description:
     """Everything about a checkpoint but its tensors.
 
     Attributes:
-      model: what it is; its `origin` says how it was written.
+      model: what it is, a `Model` or a `CrossEncoderModel`; its `origin` says how it was written.
       parts: the files with tensors; none where `workdir` has them.
       workdir: a folder of jaxret's own, whose `checkpoints` hold the parameters.
     """
 
-    model: Model
+    model: Any
     parts: tuple[Part, ...] = ()
     workdir: Path | None = None
 

@@ -17,7 +17,7 @@ from jaxret.errors import InputError
 from jaxret.nn.convert.table import LAYER, LISTED, Rule, Table
 from jaxret.runtime.checkpoints import Checkpoints
 from jaxret.runtime.layouts.description import Description
-from jaxret.runtime.model import Model
+from jaxret.runtime.network import Network
 
 Missing = Literal["raise", "init"]
 
@@ -87,7 +87,7 @@ def _pattern(rule: Rule) -> str:
     return re.escape(rule.theirs).replace(re.escape(LAYER), r"\d+")
 
 
-def _fresh(model: Model, likes: Mapping[str, Any], seed: int, dtype: Any) -> dict[str, Any]:
+def _fresh(model: Network, likes: Mapping[str, Any], seed: int, dtype: Any) -> dict[str, Any]:
     def init() -> dict[str, Any]:
         every = flatten_dict(model.init(seed), sep="/")
         return {path: every[path].astype(dtype) for path in likes}
@@ -95,7 +95,7 @@ def _fresh(model: Model, likes: Mapping[str, Any], seed: int, dtype: Any) -> dic
     return jax.jit(init, out_shardings={path: like.sharding for path, like in likes.items()})()
 
 
-def _restored(workdir: Path, model: Model, mesh: Mesh, dtype: Any, step: int | None) -> Any:
+def _restored(workdir: Path, model: Network, mesh: Mesh, dtype: Any, step: int | None) -> Any:
     checkpoints = Checkpoints(workdir / "checkpoints", read_only=True)
     try:
         return checkpoints.restore_params(model.abstract_params(mesh, dtype), step)[0]

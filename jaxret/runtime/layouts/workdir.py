@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxret.runtime.checkpoints import Checkpoints
 from jaxret.runtime.layouts.description import Description, Layout, overridden
 from jaxret.runtime.model import DESCRIPTION, Model
+from jaxret.runtime.network import Network
 
 
 def _matches(folder: Path) -> bool:
@@ -21,7 +22,8 @@ def _described(folder: Path, **overrides: Any) -> Description:
     return Description(overridden(Model.load_description(folder), overrides), workdir=folder)
 
 
-def _saved(folder: Path, model: Model, params: Any, dtype: Any = None) -> None:
+def save_workdir(folder: Path, model: Network, params: Any, dtype: Any = None) -> None:
+    """Writes a model as training would have left it at step 0; `dtype` is that of the parameters by default."""
     model.save_description(folder)
     checkpoints = Checkpoints(folder / "checkpoints")
     try:
@@ -31,4 +33,4 @@ def _saved(folder: Path, model: Model, params: Any, dtype: Any = None) -> None:
         checkpoints.close()
 
 
-JAXRET = Layout("jaxret", _matches, _described, _saved)
+JAXRET = Layout("jaxret", _matches, _described, save_workdir)
