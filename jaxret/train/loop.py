@@ -13,29 +13,34 @@ import jax
 import numpy as np
 import optax
 
+from jaxret.data.pairs import PairConfig
 from jaxret.data.text import TextConfig
 from jaxret.errors import InputError
 from jaxret.files import write_json
+from jaxret.nn.cross_encoder import CrossEncoderConfig
 from jaxret.nn.retriever import RetrieverConfig
 from jaxret.runtime.checkpoints import Checkpoints
+from jaxret.runtime.layouts import Description
 from jaxret.runtime.manifest import machine, manifest
-from jaxret.runtime.mesh import batch_sharding, device_mesh
-from jaxret.runtime.model import Model
+from jaxret.runtime.mesh import batch_sharding, device_mesh, parameter_shardings
+from jaxret.runtime.network import Network
+from jaxret.train.objective import Loss, Objective, divided, objective_of
 from jaxret.train.progress import reporter
-from jaxret.train.start import check_same_model, described, first_state
-from jaxret.train.step import TrainState, fresh_state, jitted_step, state_shardings, train_step
+from jaxret.train.start import begun, check_same_model, described, first_state
+from jaxret.train.step import TrainState, jitted_step, state_shardings, train_step
 
 
 def train(
     workdir: str,
     *,
     batches: Callable[..., Iterator[dict[str, np.ndarray]]],
-    objective: Callable[..., Any],
+    objective: Objective | Loss,
     optimizer: Callable[[int], optax.GradientTransformation],
     steps: int,
     global_batch_size: int,
-    retriever: RetrieverConfig | None = None,
-    text: TextConfig | None = None,
+    retriever: RetrieverConfig | CrossEncoderConfig | None = None,
+    text: TextConfig | PairConfig | None = None,
+    described: Callable[..., Description] = described,
     vocabulary: str = "",
     pretrained: str = "",
     seed: int = 0,
@@ -54,12 +59,15 @@ def train(
       workdir: holds the model's description, `checkpoints/<step>`, `tensorboard/` and `manifest.json`.
       batches: `(tokenizer, text, global_batch_size=, seed=, cache_dir=, start=, process_index=, process_count=)`
         gives this process's rows of each global batch, from batch `start` on.
-      objective: `(apply, params, state, batch, rng) -> (loss, (state, metrics))`.
+      objective: `(apply, params, state, batch, rng) -> (loss, (state, metrics))`, or such a loss with parameters and
+        state of its own.
       optimizer: `(steps) -> GradientTransformation`.
       steps: total number of steps.
       global_batch_size: rows of a batch over all devices and processes.
       retriever, text, vocabulary: sizes and heads, text template and tokeniser of a model that starts fresh; vocabulary
         size and skip-list are filled in.
+      described: `(retriever, text, vocabulary, pretrained, precision, attention) -> Description` of the model: for a
+        retriever by default; `start_cross_encoder.described` takes the configurations of a cross-encoder instead.
       pretrained: start from this checkpoint of any layout instead, a folder or "hf:org/name". The encoder, and what
         `retriever` and `text` leave open, are the checkpoint's; heads that it lacks start fresh.
       seed: of initialisation, data order and dropout.
@@ -82,7 +90,7 @@ def train(
     folder, first_process = Path(workdir), jax.process_index() == 0
     check_same_model(folder, model)
     optimizer_ = optimizer(steps)
-    abstract, shardings = abstract_state(model, optimizer_, seed, mesh)
+    step, abstract = step_program(model, objective, optimizer_, seed, mesh)
     open_batches = functools.partial(
         batches,
         tokenizer=model.tokenizer,
@@ -100,15 +108,15 @@ def train(
         steps_saved = checkpoints.steps()
         first = checkpoints.position(steps_saved[-1])["batches"] if steps_saved else 0
         stream = open_batches(start=first)
-        state = _starting_state(checkpoints, description, optimizer_, seed, abstract, shardings)
+        first_ = functools.partial(first_state, description, objective, optimizer_, seed, abstract)
+        state = _starting_state(checkpoints, first_, abstract)
         if first_process:
             model.save_description(folder)
             sizes = {"seed": seed, "steps": steps, "global_batch_size": global_batch_size, "first_step": first}
             write_json(folder / "manifest.json", manifest(**sizes, **machine(mesh), **(facts or {})))
-        run = _compiled_step(model, objective, optimizer_, seed, shardings, mesh)
         with reporter(folder / "tensorboard", first, steps, global_batch_size, active=first_process) as report:
             for number in range(first + 1, steps + 1):
-                state, metrics = run(state, global_batch(next(stream), mesh))
+                state, metrics = step(state, global_batch(next(stream), mesh))
                 if report and (number % log_period == 0 or number == steps):
                     report.log(number, {name: float(value) for name, value in metrics.items()})
                 if number % save_interval_steps == 0 or number == steps:
@@ -116,21 +124,22 @@ def train(
     return folder
 
 
-def _compiled_step(model, objective, optimizer, seed, shardings, mesh) -> Callable[[TrainState, Any], Any]:
-    apply = model.for_search().apply
-    step = functools.partial(train_step, apply=apply, objective=objective, optimizer=optimizer, seed=seed)
-    return jitted_step(step, shardings, mesh)
-
-
-def abstract_state(
-    model: Model, optimizer: optax.GradientTransformation, seed: int, mesh: jax.sharding.Mesh
-) -> tuple[TrainState, TrainState]:
-    """Shapes with shardings, and the shardings alone, of the whole training state."""
-    shapes = jax.eval_shape(lambda: fresh_state(lambda: model.init(seed), optimizer, {}))
-    params = jax.tree.map(lambda x: x.sharding, model.abstract_params(mesh))
-    shardings = state_shardings(shapes, params, optimizer, mesh)
+def step_program(
+    model: Network,
+    objective: Objective | Loss,
+    optimizer: optax.GradientTransformation,
+    seed: int,
+    mesh: jax.sharding.Mesh,
+) -> tuple[Callable[[TrainState, Any], Any], TrainState]:
+    """The jitted step of a run on a mesh, and its state as shapes with shardings."""
+    whole = objective_of(objective)
+    boxed = jax.eval_shape(lambda: whole.begun(model, model.boxed(seed), seed))
+    params, state = parameter_shardings(boxed, mesh)
+    shapes = jax.eval_shape(lambda: begun(model, whole, optimizer, seed, model.init(seed)))
+    shardings = state_shardings(shapes, params, state, optimizer, mesh)
     abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
-    return abstract, shardings
+    step = functools.partial(train_step, apply=model.for_search(), objective=whole.loss, optimizer=optimizer, seed=seed)
+    return jitted_step(step, shardings, mesh), abstract
 
 
 def global_batch(local: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
@@ -139,19 +148,20 @@ def global_batch(local: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[
     return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in local.items()}
 
 
-def _starting_state(checkpoints, description, optimizer, seed, abstract, shardings) -> TrainState:
+def _starting_state(checkpoints: Checkpoints, first: Callable[[], TrainState], abstract: TrainState) -> TrainState:
     steps = checkpoints.steps()
     if not steps:
-        state = first_state(description, optimizer, seed, shardings)
+        state = first()
         _save(checkpoints, 0, state)
         return state
-    rest = dataclasses.replace(abstract, params=None)
-    params, rest, _ = checkpoints.restore(steps[-1], abstract.params, rest)
-    return dataclasses.replace(rest, params=params)
+    params, added = divided(abstract.params)
+    params, rest, _ = checkpoints.restore(steps[-1], params, dataclasses.replace(abstract, params=added))
+    return dataclasses.replace(rest, params={**params, **rest.params})
 
 
 def _save(checkpoints: Checkpoints, step: int, state: TrainState) -> None:
-    checkpoints.save(step, state.params, dataclasses.replace(state, params=None), {"batches": step})
+    params, added = divided(state.params)
+    checkpoints.save(step, params, dataclasses.replace(state, params=added), {"batches": step})
 
 
 def _check_sizes(steps: int, global_batch_size: int, mesh: jax.sharding.Mesh) -> None:

@@ -21,7 +21,7 @@ class TrainState:
 
     Attributes:
       step: steps done, an int32 scalar.
-      params: the parameters.
+      params: the parameters, those that the objective adds among them.
       optimizer: the optimiser's state.
       objective: the objective's state.
     """
@@ -32,27 +32,28 @@ class TrainState:
     objective: Any
 
 
-def fresh_state(init: Callable[[], Any], optimizer: optax.GradientTransformation, objective_state: Any) -> TrainState:
-    """The state before the first step; traceable."""
-    params = init()
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), objective_state)
+def fresh_state(params: Any, optimizer: optax.GradientTransformation, objective: Any) -> TrainState:
+    """The state before the first step, of parameters and the objective's state; traceable."""
+    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), objective)
 
 
-def state_shardings(state: TrainState, params: Any, optimizer: optax.GradientTransformation, mesh: Mesh) -> TrainState:
-    """Shardings for a whole state: the optimiser's moments follow their parameters, the rest is replicated.
+def state_shardings(
+    state: TrainState, params: Any, objective: Any, optimizer: optax.GradientTransformation, mesh: Mesh
+) -> TrainState:
+    """Shardings for a whole state; the optimiser's moments follow their parameters.
 
     Args:
       state: the abstract state.
       params: the parameters' shardings.
+      objective: those of the objective's state.
       optimizer: the one whose state it holds.
       mesh: the mesh.
     """
     replicated = NamedSharding(mesh, PartitionSpec())
-    rest = jax.tree.map(lambda _: replicated, state)
     moments = optax.tree_utils.tree_map_params(
         optimizer, lambda _, sharding: sharding, state.optimizer, params, transform_non_params=lambda _: replicated
     )
-    return rest.replace(params=params, optimizer=moments)
+    return TrainState(replicated, params, moments, objective)
 
 
 def train_step(

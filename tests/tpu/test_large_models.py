@@ -16,10 +16,9 @@ from jaxret.nn.presets import preset
 from jaxret.nn.retriever import RetrieverConfig
 from jaxret.runtime.mesh import batch_sharding
 from jaxret.runtime.model import Model
-from jaxret.train.loop import abstract_state
+from jaxret.train.loop import step_program
 from jaxret.train.objectives.contrastive import contrastive
 from jaxret.train.optimizers import adamw
-from jaxret.train.step import jitted_step, train_step
 from tests.tpu.conftest import HBM, collectives, hbm_bytes, memory
 
 TOPOLOGY = "v5e:4x4"
@@ -95,13 +94,12 @@ def test_a_train_step_of_xlm_roberta_xl(tpu_mesh, printed):
     mesh, rows = tpu_mesh(TOPOLOGY, (1, 16, 1)), 64
     config = RetrieverConfig(preset("xlm-roberta-xl"), heads=("dense",), pooling="mean")
     model, optimizer = Model(config, TextConfig(), Tokenizer(b""), "bfloat16", "plain"), adamw(1000, learning_rate=1e-5)
-    abstract, shardings = abstract_state(model, optimizer, 0, mesh)
     objective = functools.partial(contrastive, temperature={"dense": 0.05}, weight={"dense": 1.0})
-    step = functools.partial(train_step, apply=model.apply, objective=objective, optimizer=optimizer, seed=0)
+    step, abstract = step_program(model, objective, optimizer, 0, mesh)
     shapes = {"query": (rows, 32), "passage": (rows, 1, 256), "passage_key": (rows, 1)}
     spread = batch_sharding(mesh)
     batch = {name: jax.ShapeDtypeStruct(shape, jnp.int32, sharding=spread) for name, shape in shapes.items()}
-    compiled = jitted_step(step, shardings, mesh).lower(abstract, batch).compile()
+    compiled = step.lower(abstract, batch).compile()
     printed("xlm-roberta-xl train step, adamw", mesh, f"{rows} pairs of 32 and 256", compiled)
     assert hbm_bytes(compiled) < HBM["v5e"]
     assert not travelling_states(compiled, 256)

@@ -16,10 +16,9 @@ from jaxret.nn.retriever import RetrieverConfig
 from jaxret.runtime.mesh import AXES, batch_sharding
 from jaxret.runtime.model import Model
 from jaxret.search.exact import SCORES, sharded_top_k
-from jaxret.train.loop import abstract_state
+from jaxret.train.loop import step_program
 from jaxret.train.objectives.contrastive import contrastive
 from jaxret.train.optimizers import adamw
-from jaxret.train.step import jitted_step, train_step
 from tests.tpu.conftest import HBM, collectives, hbm_bytes
 
 HEADS = ("dense", "lexical", "multi_vector")
@@ -34,13 +33,12 @@ BASE = RetrieverConfig(
 def compiled_step(mesh, rows: int):
     model = Model(BASE, TextConfig(), Tokenizer(b""), "bfloat16")
     optimizer = adamw(1000, learning_rate=1e-4)
-    abstract, shardings = abstract_state(model, optimizer, 0, mesh)
     objective = functools.partial(contrastive, temperature=dict.fromkeys(HEADS, 0.05), weight=dict.fromkeys(HEADS, 1.0))
-    step = functools.partial(train_step, apply=model.apply, objective=objective, optimizer=optimizer, seed=0)
+    step, abstract = step_program(model, objective, optimizer, 0, mesh)
     spread = batch_sharding(mesh)
     shapes = {"query": (rows, 32), "passage": (rows, 1, 256), "passage_key": (rows, 1)}
     batch = {name: jax.ShapeDtypeStruct(shape, jnp.int32, sharding=spread) for name, shape in shapes.items()}
-    return jitted_step(step, shardings, mesh).lower(abstract, batch).compile()
+    return step.lower(abstract, batch).compile()
 
 
 @pytest.mark.parametrize(

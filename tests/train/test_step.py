@@ -8,9 +8,9 @@ import optax
 import pytest
 
 from jaxret.runtime.mesh import device_mesh
-from jaxret.train.loop import abstract_state, global_batch
+from jaxret.train.loop import global_batch, step_program
 from jaxret.train.objectives.contrastive import contrastive
-from jaxret.train.step import fresh_state, jitted_step, train_step
+from jaxret.train.step import fresh_state, train_step
 
 B, N, SEED = 16, 2, 3
 KNOBS = dict.fromkeys(("dense", "lexical", "multi_vector"), 1.0)
@@ -33,11 +33,11 @@ def batch(model):
 
 @functools.cache
 def compiled(model, mesh, optimizer=DESCENT):
-    abstract, shardings = abstract_state(model, optimizer, SEED, mesh)
     objective = functools.partial(contrastive, temperature=KNOBS, weight=KNOBS)
-    step = functools.partial(train_step, apply=model.apply, objective=objective, optimizer=optimizer, seed=SEED)
+    step, abstract = step_program(model, objective, optimizer, SEED, mesh)
     arrays = global_batch(batch(model), mesh)
-    return jitted_step(step, shardings, mesh).lower(abstract, arrays).compile(QUICK), shardings, arrays
+    shardings = jax.tree.map(lambda x: x.sharding, abstract)
+    return step.lower(abstract, arrays).compile(QUICK), shardings, arrays
 
 
 @pytest.fixture(scope="module")
@@ -51,7 +51,7 @@ def plain(model, params):
     arrays = {name: jnp.asarray(value) for name, value in batch(model).items()}
 
     def loss(params):
-        return contrastive(model.apply, params, {}, arrays, jax.random.key(0), temperature=KNOBS, weight=KNOBS)
+        return contrastive(model, params, {}, arrays, jax.random.key(0), temperature=KNOBS, weight=KNOBS)
 
     (value, (_, metrics)), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=QUICK)(params)
     return metrics | {"loss": value, "gradient_norm": optax.tree.norm(gradients)}, gradients
@@ -61,7 +61,7 @@ def plain(model, params):
 def test_every_mesh_gives_the_same_loss_and_gradients(model, params, plain, num_devices, shape):
     program, shardings, arrays = compiled(model, device_mesh(shape, jax.devices()[:num_devices]))
     copy = jax.tree.map(jnp.array, params)
-    state, metrics = program(jax.device_put(fresh_state(lambda: copy, DESCENT, {}), shardings), arrays)
+    state, metrics = program(jax.device_put(fresh_state(copy, DESCENT, {}), shardings), arrays)
     assert metrics.keys() == plain[0].keys()
     for name in metrics:
         np.testing.assert_allclose(metrics[name], plain[0][name], rtol=1e-5, atol=1e-5, err_msg=name)
@@ -90,7 +90,7 @@ def test_the_data_parallel_step_communicates_in_loops_over_layers_only(model):
 
 
 def test_moments_lie_where_their_parameters_lie(model):
-    abstract, _ = abstract_state(model, optax.adam(1e-3), SEED, device_mesh((2, 2, 2)))
+    _, abstract = step_program(model, contrastive, optax.adam(1e-3), SEED, device_mesh((2, 2, 2)))
     for moments in (abstract.optimizer[0].mu, abstract.optimizer[0].nu):
         jax.tree.map(
             lambda m, p: m.sharding.is_equivalent_to(p.sharding, m.ndim) or pytest.fail(), moments, abstract.params
@@ -104,7 +104,7 @@ def test_randomness_depends_on_the_seed_and_the_step():
 
     def draws(seed):
         step = jax.jit(functools.partial(train_step, apply=None, objective=objective, optimizer=DESCENT, seed=seed))
-        state, found = fresh_state(lambda: {"x": jnp.ones(())}, DESCENT, {}), []
+        state, found = fresh_state({"x": jnp.ones(())}, DESCENT, {}), []
         for number in range(3):
             assert int(state.step) == number
             state, metrics = step(state, {})

@@ -1,79 +1,128 @@
-"""InfoNCE with in-batch and given negatives, for every head the model has, together."""
+"""InfoNCE and its kin with in-batch and given negatives, for every head the model has, together."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float
 
-from jaxret.nn.retriever import Embeddings
-from jaxret.ops.contrastive import info_nce
-from jaxret.ops.lexical import lexical_scores
-from jaxret.ops.maxsim import maxsim
+from jaxret.ops.contrastive import improved_contrastive, info_nce
 from jaxret.runtime.mesh import all_pairs
-
-
-def represent(apply: Any, params: Any, batch: dict[str, Array], rng: jax.Array) -> dict[str, Embeddings]:
-    """Embeds the queries `[b s]` and the passages `[b n t]`, flattened to `[b*n t]`."""
-    q_rng, d_rng = jax.random.split(rng)
-    passages = batch["passage"].reshape(-1, batch["passage"].shape[-1])
-    return {
-        "query": apply(params, batch["query"], "query", q_rng),
-        "passage": apply(params, passages, "passage", d_rng),
-    }
-
-
-def positives(num_queries: int, ways: int) -> Int[Array, " b"]:
-    """The column of each query's own positive among `b*n` passages."""
-    return jnp.arange(num_queries) * ways
-
-
-def allowed(passage_key: Int[Array, "b n"]) -> Bool[Array, "b c"]:
-    """False where another column holds a copy of the query's own positive passage."""
-    return passage_key[:, :1] != passage_key.reshape(1, -1)
-
-
-def head_scores(q: Any, d: Any) -> dict[str, Float[Array, "b c"]]:
-    """The score matrix of every head that the Embeddings `q` and `d` have."""
-    scores = {}
-    if q.dense is not None and d.dense is not None:
-        scores["dense"] = jnp.einsum("be,ce->bc", q.dense, d.dense, preferred_element_type=jnp.float32)
-    if q.lexical is not None and d.lexical is not None:
-        scores["lexical"] = lexical_scores(q.lexical.spread(), d.lexical.spread())
-    if q.tokens is not None and d.tokens is not None:
-        scores["multi_vector"] = maxsim(q.tokens, d.tokens, q.mask, d.mask)
-    return scores
+from jaxret.runtime.model import Model
+from jaxret.train.objectives.represented import (
+    Batch,
+    Metrics,
+    Represented,
+    batch_scores,
+    candidates,
+    pair_scores,
+    positives,
+    represented,
+)
 
 
 def contrastive(
-    apply: Any,
+    model: Model,
     params: Any,
     state: Any,
-    batch: dict[str, Array],
+    batch: Batch,
     rng: jax.Array,
     *,
-    temperature: dict[str, float],
-    weight: dict[str, float],
-) -> tuple[Float[Array, ""], tuple[Any, dict[str, Float[Array, ""]]]]:
+    temperature: Mapping[str, float],
+    weight: Mapping[str, float],
+) -> tuple[Float[Array, ""], tuple[Any, Metrics]]:
     """The weighted sum of each head's InfoNCE; every passage of the global batch is a candidate.
 
     Args:
-      apply: `(params, token_ids, side, rng) -> Embeddings`.
+      model: called as `(params, token_ids, side, rng) -> Embeddings`.
       params: the parameters.
       state: carried unchanged.
-      batch: `query [b s]`, `passage [b n t]` with the positive first, `passage_key [b n]`.
+      batch: `query [b s]`, `passage [b n t]` with the positive first, `passage_key [b n]`, and what `candidates` takes.
       rng: for dropout.
       temperature: by head.
       weight: by head.
     """
-    embeddings = represent(apply, params, batch, rng)
-    b, n = batch["passage_key"].shape
-    positive, where = positives(b, n), allowed(batch["passage_key"])
-    loss, metrics = jnp.zeros(()), {}
-    for head, scores in all_pairs(head_scores, embeddings["query"], embeddings["passage"]).items():
-        metrics[f"loss_{head}"] = jnp.mean(info_nce(scores, positive, temperature[head], where=where))
-        metrics[f"accuracy_{head}"] = jnp.mean(jnp.argmax(scores, axis=1) == positive)
-        loss += weight[head] * metrics[f"loss_{head}"]
+    loss, metrics = contrast(represented(model, params, batch, rng), batch, temperature=temperature, weight=weight)
     return loss, (state, metrics)
+
+
+def contrast(
+    r: Represented,
+    batch: Batch,
+    step: Any = None,
+    *,
+    temperature: Mapping[str, float],
+    weight: Mapping[str, float],
+    loss: Callable[..., Float[Array, " b"]] = info_nce,
+    teacher_margin: float | None = None,
+    relative_teacher_margin: float = 0.0,
+) -> tuple[Float[Array, ""], Metrics]:
+    """The weighted sum over heads of a loss over the whole batch's scores.
+
+    Args:
+      r: the embeddings.
+      batch: see `contrastive`.
+      step: takes no part.
+      temperature: by head.
+      weight: by head.
+      loss: of `(scores, positive, temperature=, where=)`: `info_nce`, `symmetric_info_nce`, or ColBERT's
+        `pair_and_in_batch` with its `ways` bound.
+      teacher_margin, relative_teacher_margin: leave out own negatives that the teacher likes, see `candidates`.
+    """
+    where, own = candidates(batch, teacher_margin, relative_teacher_margin), positives(batch)
+    total, metrics = jnp.zeros(()), {}
+    for head, scores in batch_scores(r).items():
+        found = jnp.mean(loss(scores, own, temperature=temperature[head], where=where))
+        total, metrics[f"loss_{head}"] = total + weight[head] * found, found
+        metrics[f"accuracy_{head}"] = jnp.mean(jnp.argmax(scores, axis=1) == own)
+    return total, metrics
+
+
+def improved_contrast(
+    r: Represented,
+    batch: Batch,
+    step: Any = None,
+    *,
+    temperature: Mapping[str, float],
+    weight: Mapping[str, float],
+    alpha: float = 1.0,
+    beta: float = 1.0,
+    gamma: float = 1.0,
+    delta: float = 0.0,
+) -> tuple[Float[Array, ""], Metrics]:
+    """Granite's contrastive loss: queries, and passages, compete among each other too (`ops.improved_contrastive`).
+
+    Copies of a query's positive are left out of all its candidates. `r`, `batch`, `temperature` and `weight` as in
+    `contrast`, `alpha` to `delta` as in the loss.
+    """
+    where, own = candidates(batch), positives(batch)
+    ways = batch["passage_key"].shape[1]
+    same_text = where[:, ::ways]
+    mine = jax.tree.map(lambda x: x[::ways], r.passage)
+
+    def scored(x: Any, y: Any) -> dict[str, Array]:
+        return all_pairs(lambda q, d: pair_scores(r.maxsim, q, d), x, y)
+
+    q_q, d_d = scored(r.query, r.query), scored(mine, r.passage)
+    total, metrics = jnp.zeros(()), {}
+    for head, q_d in batch_scores(r).items():
+        losses = improved_contrastive(
+            q_d,
+            q_q[head],
+            d_d[head],
+            own,
+            temperature[head],
+            alpha=alpha,
+            beta=beta,
+            gamma=gamma,
+            delta=delta,
+            where=where,
+            q_where=same_text,
+            d_where=where,
+        )
+        metrics[f"loss_{head}"] = jnp.mean(losses)
+        total = total + weight[head] * metrics[f"loss_{head}"]
+    return total, metrics

@@ -5,7 +5,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxret.train.objectives.contrastive import allowed, contrastive, positives
+from jaxret.train.objectives.contrastive import contrastive
+from jaxret.train.objectives.represented import candidates, positives
+from tests.train.objectives.embeddings import HEADS, known, nll, table
 
 B, N = 4, 2
 TEMPERATURE = {"dense": 0.5, "lexical": 2.0, "multi_vector": 1.5}
@@ -25,34 +27,17 @@ def example(model):
     return {"query": query, "passage": passage, "passage_key": key}
 
 
-def pair_score(head, q, d, i, j):
-    """The score of query i and passage j, from the embeddings, token by token."""
-    if head == "dense":
-        return float(np.dot(q.dense[i], d.dense[j]))
-    if head == "lexical":
-        best = [{}, {}]
-        for side, (e, row) in enumerate(((q, i), (d, j))):
-            for token, weight in zip(np.asarray(e.lexical.ids[row]), np.asarray(e.lexical.weights[row]), strict=True):
-                best[side][token] = max(best[side].get(token, 0.0), float(weight))
-        return sum(weight * best[1].get(token, 0.0) for token, weight in best[0].items())
-    kept = np.asarray(d.tokens[j])[np.asarray(d.mask[j])]
-    return sum(max(float(np.dot(x, y)) for y in kept) for x in np.asarray(q.tokens[i])[np.asarray(q.mask[i])])
-
-
 def loop(model, params, batch):
     """The loss of each head: one query, one passage at a time."""
     apply = jax.jit(model.apply, static_argnums=2)
     q = apply(params, jnp.asarray(batch["query"]), "query")
     d = apply(params, jnp.asarray(batch["passage"].reshape(B * N, -1)), "passage")
-    key, losses, accuracy = batch["passage_key"].reshape(-1), {}, {}
-    for head in TEMPERATURE:
-        losses[head], accuracy[head] = [], []
-        for i in range(B):
-            scores = [pair_score(head, q, d, i, j) / TEMPERATURE[head] for j in range(B * N)]
-            kept = [s for j, s in enumerate(scores) if j == i * N or key[j] != key[i * N]]
-            losses[head].append(np.log(np.sum(np.exp(kept))) - scores[i * N])
-            accuracy[head].append(int(np.argmax(scores)) == i * N)
-    return {h: np.mean(x) for h, x in losses.items()}, {h: np.mean(x) for h, x in accuracy.items()}
+    own, losses, accuracy = np.arange(B) * N, {}, {}
+    for head in HEADS:
+        scores = table(head, q, d)
+        losses[head] = nll(scores / TEMPERATURE[head], own, known(batch)).mean()
+        accuracy[head] = np.mean(np.argmax(scores, axis=1) == own)
+    return losses, accuracy
 
 
 @pytest.fixture(scope="module")
@@ -63,7 +48,7 @@ def params(model, random_params):
 @pytest.fixture(scope="module")
 def objective(model, params):
     knobs = {"temperature": TEMPERATURE, "weight": WEIGHT}
-    program = jax.jit(functools.partial(contrastive, model.apply, **knobs))
+    program = jax.jit(functools.partial(contrastive, model, **knobs))
     return lambda batch: program(params, {"kept": jnp.ones(2)}, batch, jax.random.key(0))
 
 
@@ -86,11 +71,11 @@ def test_a_copy_of_the_positive_is_masked_by_its_key(model, objective):
     assert masked < whole - 1e-2
 
 
-def test_allowed_leaves_out_every_copy_of_the_own_positive():
+def test_every_copy_of_the_own_positive_is_left_out():
     key = jnp.array([[1, 2], [3, 1], [1, 4]])
     expected = [[k != own for k in (1, 2, 3, 1, 1, 4)] for own in (1, 3, 1)]
-    np.testing.assert_array_equal(allowed(key), expected)
+    np.testing.assert_array_equal(candidates({"passage_key": key}), expected)
 
 
 def test_positives_are_the_first_of_each_group():
-    np.testing.assert_array_equal(positives(3, 4), [0, 4, 8])
+    np.testing.assert_array_equal(positives({"passage_key": jnp.zeros((3, 4), int)}), [0, 4, 8])
