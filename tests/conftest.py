@@ -6,7 +6,9 @@ import json
 import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
-os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+# Most of a test's time is compilation, of programs that run once.
+FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["JAXRET_CACHE"] = ""  # what an earlier run compiled must not help a test
 
