@@ -21,7 +21,7 @@ from jaxret.runtime.mesh import batch_sharding, device_mesh
 from jaxret.runtime.precision import cast, compute_dtype
 from jaxret.search.embedder import shown_progress
 from jaxret.search.encode import BATCH_TOKENS
-from jaxret.search.lengths import longest_first
+from jaxret.search.lengths import filled_rows, longest_first
 
 Scores = Float32[np.ndarray, " n"]
 Progress = Callable[[int], None]
@@ -167,7 +167,7 @@ class CrossEncoder:
             return devices * (batch_size or max(1, tokens // length))
 
         for length, chosen in longest_first([len(row.ids) for row in rows], full):
-            size = min(full(length), devices * (1 << (-(-len(chosen) // devices) - 1).bit_length()))
+            size = filled_rows(len(chosen), full(length), devices)
             members = [rows[i] for i in chosen] + [rows[chosen[0]]] * (size - len(chosen))
             self.shapes.add((size, length))
             arrays = padded([row.ids for row in members], length), padded_types(members, length)

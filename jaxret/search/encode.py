@@ -15,7 +15,7 @@ from jaxret.nn.retriever import Embeddings, RetrieverConfig, Side
 from jaxret.runtime.mesh import batch_sharding
 from jaxret.runtime.model import Model
 from jaxret.runtime.precision import cast, compute_dtype
-from jaxret.search.lengths import longest_first
+from jaxret.search.lengths import filled_rows, longest_first
 from jaxret.search.vectors import Ragged, Vectors
 
 # A CPU is fastest with what its caches hold.
@@ -96,9 +96,7 @@ class TextEncoder:
             return devices * (self._batch_rows or max(1, self._batch_tokens // length))
 
         for length, chosen in longest_first([len(row) for row in rows], full):
-            size = full(length)
-            if len(chosen) < size:  # few texts take the power of two that holds them
-                size = min(size, devices * (1 << (-(-len(chosen) // devices) - 1).bit_length()))
+            size = filled_rows(len(chosen), full(length), devices)
             ids = padded([rows[i] for i in chosen], length)
             ids = np.concatenate([ids, np.repeat(ids[:1], size - len(ids), axis=0)])
             self._note(ids.shape)

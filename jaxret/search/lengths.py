@@ -45,6 +45,11 @@ def longest_first(lengths: Sequence[int] | np.ndarray, rows: Callable[[int], int
         start += len(chosen)
 
 
+def filled_rows(rows: int, full: int, devices: int) -> int:
+    """Rows of a batch that holds so many: a full one's, or for few rows the power of two a device that holds them."""
+    return min(full, devices * (1 << (-(-rows // devices) - 1).bit_length()))
+
+
 def by_bucket(lengths: Sequence[int] | np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
     """Pairs of a bucket's length and the rows that belong into it, ascending; empty buckets are left out."""
     lengths = np.asarray(lengths)

@@ -9,15 +9,10 @@ import numpy as np
 STEP = 1e-5
 
 
-def compiled(function: Callable) -> Callable:
-    """Compiled in a hurry: each of these programs runs once."""
-    return jax.jit(function, compiler_options={"xla_backend_optimization_level": 0})
-
-
 def value_and_gradients(loss: Callable[..., jax.Array], arrays: Sequence, cotangent: np.ndarray | float = 1.0) -> tuple:
     """The loss and its gradients, weighed by the cotangent, as numpy arrays."""
 
-    @compiled
+    @jax.jit
     def both(*xs):
         value, pull = jax.vjp(loss, *xs)
         return value, pull(jnp.broadcast_to(jnp.asarray(cotangent, value.dtype), value.shape))
@@ -50,7 +45,7 @@ def assert_equals_loop(loss: Callable[..., jax.Array], loop: Callable[..., np.nd
         wanted = differences(lambda *xs: float(np.sum(cotangent * loop(*xs))), arrays, number)
         np.testing.assert_allclose(np.ravel(gradient), wanted, rtol=1e-5, atol=1e-6)
         assert np.any(gradient), "nothing is learnt"
-    np.testing.assert_allclose(compiled(loss)(*map(np.float32, arrays)), expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(loss)(*map(np.float32, arrays)), expected, rtol=1e-4, atol=1e-5)
     assert jax.eval_shape(loss, *map(jnp.bfloat16, arrays)).dtype == jnp.float32
 
 

@@ -18,7 +18,6 @@ from jaxret.ops.distillation import (
 from tests.ops.losses import (
     assert_equals_loop,
     assert_masked_is_deleted,
-    compiled,
     finite,
     masked_rows,
     value_and_gradients,
@@ -98,7 +97,7 @@ def test_the_divergence_is_the_cross_entropy_less_the_entropy_and_ends_at_the_te
         cross, divergence = (f(scores, teacher, where=jnp.asarray(where)) for f in (soft_cross_entropy, kl_divergence))
         return cross - divergence - entropy
 
-    np.testing.assert_allclose(compiled(surplus)(np.float32(scores), np.float32(teacher)), 0.0, atol=1e-5)
+    np.testing.assert_allclose(jax.jit(surplus)(np.float32(scores), np.float32(teacher)), 0.0, atol=1e-5)
     value, (gradient, _) = value_and_gradients(kl_divergence, [np.float32(teacher + 3), np.float32(teacher)])
     np.testing.assert_allclose(value, 0.0, atol=1e-6)
     np.testing.assert_allclose(gradient, 0.0, atol=1e-6)

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from jaxret.ops.masked_lm import masked_lm, masked_lm_distillation
-from tests.ops.losses import assert_equals_loop, compiled, finite, value_and_gradients
+from tests.ops.losses import assert_equals_loop, finite, value_and_gradients
 
 B, L, V = 3, 4, 5
 
@@ -68,7 +68,7 @@ def test_masked_positions_leave_no_trace():
 def test_a_teacher_that_is_certain_is_a_label():
     logits, _, token_ids, where = example()
     certain = np.float32(1e3 * np.eye(V)[token_ids])
-    soft = compiled(partial(masked_lm_distillation, where=jnp.asarray(where)))(np.float32(logits), certain)
+    soft = jax.jit(partial(masked_lm_distillation, where=jnp.asarray(where)))(np.float32(logits), certain)
     np.testing.assert_allclose(soft, label_loop(logits, token_ids, where), rtol=1e-5, atol=1e-6)
 
 

@@ -5,7 +5,7 @@ import pytest
 from jaxret.errors import InputError
 from jaxret.ops.contrastive import info_nce
 from jaxret.ops.matryoshka import matryoshka
-from tests.ops.losses import assert_equals_loop, compiled, finite
+from tests.ops.losses import assert_equals_loop, finite
 
 B, C, K = 3, 4, 6
 POSITIVE = np.array([2, 0, 3], np.int32)
@@ -42,7 +42,7 @@ def test_equals_a_loop_over_sizes(sizes, weight):
 
 def test_components_beyond_the_longest_size_leave_no_trace():
     q, d = example()
-    short = compiled(lambda q, d: matryoshka(loss, (q, d), (2, 4)))
+    short = jax.jit(lambda q, d: matryoshka(loss, (q, d), (2, 4)))
     wanted = short(np.float32(q[:, :4]), np.float32(d[:, :4]))
     q[:, 4:], d[:, 4:] = np.nan, np.inf
     np.testing.assert_array_equal(short(np.float32(q), np.float32(d)), wanted)

@@ -9,7 +9,6 @@ from jaxret.ops.ranking import lambda_loss, lambda_rank, list_mle, ndcg_loss_2, 
 from tests.ops.losses import (
     assert_equals_loop,
     assert_masked_is_deleted,
-    compiled,
     finite,
     masked_rows,
     value_and_gradients,
@@ -116,7 +115,7 @@ def test_float_relevances_rank_as_integers_do():
     def losses(relevance):
         return [loss(jnp.float32(example()[0]), relevance) for loss in (ranknet, list_mle, lambda_loss)]
 
-    for one, other in zip(compiled(losses)(RELEVANCE), compiled(losses)(np.float32(RELEVANCE)), strict=True):
+    for one, other in zip(jax.jit(losses)(RELEVANCE), jax.jit(losses)(np.float32(RELEVANCE)), strict=True):
         np.testing.assert_array_equal(one, other)
 
 

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from jaxret.ops.sparsity import flops, l1_norm, linear_ramp, quadratic_ramp
-from tests.ops.losses import assert_equals_loop, compiled, value_and_gradients
+from tests.ops.losses import assert_equals_loop, value_and_gradients
 
 B, V = 4, 6
 WHERE = np.array([True, False, True, True])
@@ -35,7 +35,7 @@ def test_a_masked_text_leaves_no_trace():
 
 
 def test_flops_prefer_spread_out_weights_to_the_same_words_in_all_texts():
-    (spread, same), norms = compiled(lambda w: (jax.vmap(flops)(w), jax.vmap(l1_norm)(w)))(
+    (spread, same), norms = jax.jit(lambda w: (jax.vmap(flops)(w), jax.vmap(l1_norm)(w)))(
         np.float32([np.eye(4), np.eye(4)[[0, 0, 0, 0]]])
     )
     assert spread < same
@@ -47,7 +47,7 @@ def test_l1_norm_equals_a_loop():
 
 
 def test_bfloat16_weights_are_summed_in_float32():
-    both = compiled(lambda w: (flops(w), l1_norm(w.T)))(jnp.ones((1000, 1), jnp.bfloat16))
+    both = jax.jit(lambda w: (flops(w), l1_norm(w.T)))(jnp.ones((1000, 1), jnp.bfloat16))
     np.testing.assert_allclose([x.item() for x in both], [1, 1000], rtol=1e-6)
 
 

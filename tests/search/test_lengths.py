@@ -4,7 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxret.search.lengths import bucket_lengths, by_bucket, fine_lengths, longest_first
+from jaxret.search.lengths import bucket_lengths, by_bucket, filled_rows, fine_lengths, longest_first
 
 
 def test_two_lengths_an_octave():
@@ -58,3 +58,11 @@ def test_batches_are_full_but_for_the_last(sizes, tokens):
         assert length == next(fine for fine in fine_lengths(300) if fine >= sizes[rows[0]])
         full = max(1, tokens // length)
         assert len(rows) == full or (number == len(batches) - 1 and len(rows) < full)
+
+
+@given(st.integers(1, 400), st.integers(1, 50), st.sampled_from([1, 2, 8]))
+def test_few_rows_take_a_power_of_two_a_device(rows, most, devices):
+    rows, full = min(rows, most * devices), most * devices
+    size = filled_rows(rows, full, devices)
+    assert rows <= size <= full and size % devices == 0
+    assert size == full or ((size // devices).bit_count() == 1 and size < 2 * rows + 2 * devices)

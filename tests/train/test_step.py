@@ -17,8 +17,6 @@ KNOBS = dict.fromkeys(("dense", "lexical", "multi_vector"), 1.0)
 MESHES = [(1, (1, 1, 1)), (2, (2, 1, 1)), (4, (4, 1, 1)), (8, (8, 1, 1)), (8, (2, 2, 2)), (8, (1, 4, 2))]
 # Plain gradient descent at rate 1: the change of a parameter is its gradient.
 DESCENT = optax.sgd(1.0)
-# These programs run once: most of their time is compilation.
-QUICK = {"xla_backend_optimization_level": 0}
 
 
 def batch(model):
@@ -37,7 +35,7 @@ def compiled(model, mesh, optimizer=DESCENT):
     step, abstract = step_program(model, objective, optimizer, SEED, mesh)
     arrays = global_batch(batch(model), mesh)
     shardings = jax.tree.map(lambda x: x.sharding, abstract)
-    return step.lower(abstract, arrays).compile(QUICK), shardings, arrays
+    return step.lower(abstract, arrays).compile(), shardings, arrays
 
 
 @pytest.fixture(scope="module")
@@ -53,7 +51,7 @@ def plain(model, params):
     def loss(params):
         return contrastive(model, params, {}, arrays, jax.random.key(0), temperature=KNOBS, weight=KNOBS)
 
-    (value, (_, metrics)), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True), compiler_options=QUICK)(params)
+    (value, (_, metrics)), gradients = jax.jit(jax.value_and_grad(loss, has_aux=True))(params)
     return metrics | {"loss": value, "gradient_norm": optax.tree.norm(gradients)}, gradients
 
 

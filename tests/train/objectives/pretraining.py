@@ -14,7 +14,6 @@ from jaxret.nn.retriever import RetrieverConfig
 from jaxret.train.objective import objective_of
 from jaxret.train.objectives.predicted import states
 
-QUICK = {"xla_backend_optimization_level": 0}  # these programs run once
 BERT = EncoderConfig(
     width=16,
     num_layers=1,
@@ -39,7 +38,7 @@ BERT = EncoderConfig(
 
 def quickly(function, *arguments):
     """What the compiled function returns."""
-    return jax.jit(function, compiler_options=QUICK)(*arguments)
+    return jax.jit(function)(*arguments)
 
 
 def encoded(model, params, token_ids):

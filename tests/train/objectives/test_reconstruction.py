@@ -37,7 +37,7 @@ def loop(decoder, params, inputs, mask, target, rng, mask_id):
         ids, counted = jnp.zeros(attended.shape, jnp.int32), jnp.ones(attended.shape, bool)
         return encoder.apply({"params": params["encoder"]}, ids, attended, counted=counted, embeddings=x)[0]
 
-    program = jax.jit(states, compiler_options=tiny.QUICK)
+    program = jax.jit(states)
     for row, ids in enumerate(target):
         ids = ids[ids >= 0]
         seen = np.where(replaced[row, : len(ids)], mask_id, ids)
