@@ -1,6 +1,7 @@
 import itertools
 from functools import partial
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
