@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Int32
 
-from jaxret.data.text import padded
+from jaxret.data.text import check_types, padded
 from jaxret.data.text_tokenizer import PairFrame, TextTokenizer
 from jaxret.errors import InputError
 
@@ -33,11 +33,7 @@ class PairConfig:
     title_separator: str = " "
 
     def __post_init__(self):
-        for field in fields(self):
-            value, kind = getattr(self, field.name), type(field.default)
-            if type(value) is not kind:
-                fix = f"Give a value like {field.default!r}."
-                raise InputError(field.name, f"{value!r} is not of type {kind.__name__}", fix)
+        check_types(self)
         if self.truncation not in TRUNCATIONS:
             raise InputError("truncation", f"unknown {self.truncation!r}", f"Choose one of {', '.join(TRUNCATIONS)}.")
 

@@ -15,6 +15,15 @@ from jaxret.errors import InputError
 NO_TOKEN = -1  # fills rows up: many published models pad with an id that is also a real token
 
 
+def check_types(config: Any) -> None:
+    """InputError where a field of a dataclass is not of the type of its default."""
+    for field in fields(config):
+        value, kind = getattr(config, field.name), type(field.default)
+        if type(value) is not kind:
+            fix = f"Give a value like {field.default!r}."
+            raise InputError(field.name, f"{value!r} is not of type {kind.__name__}", fix)
+
+
 @dataclass(frozen=True)
 class TextConfig:
     """How queries and passages become ids.
@@ -48,11 +57,7 @@ class TextConfig:
     lowercase: bool = False
 
     def __post_init__(self):
-        for field in fields(self):
-            value, kind = getattr(self, field.name), type(field.default)
-            if type(value) is not kind:
-                fix = f"Give a value like {field.default!r}."
-                raise InputError(field.name, f"{value!r} is not of type {kind.__name__}", fix)
+        check_types(self)
         for name, marker in (("query_max_len", self.query_marker), ("passage_max_len", self.passage_marker)):
             shortest = 4 if marker else 3  # [CLS], the marker, one token and [SEP]
             if getattr(self, name) < shortest:

@@ -19,7 +19,7 @@ from jaxret.data.text_tokenizer import TextTokenizer
 from jaxret.errors import InputError
 from jaxret.nn.cross_encoder import CrossEncoder, CrossEncoderConfig
 from jaxret.runtime.attention import attention_named
-from jaxret.runtime.network import abstract, check_vocabulary, read_description, write_description
+from jaxret.runtime.network import abstract, check_positions, check_vocabulary, read_description, write_description
 from jaxret.runtime.precision import cast, compute_dtype
 
 DESCRIPTION = "cross_encoder.json"
@@ -47,10 +47,7 @@ class CrossEncoderModel:
     origin: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self):
-        usable = self.config.encoder.usable_positions
-        if usable and self.text.max_len > usable:
-            problem = f"{self.text.max_len} ids, but the encoder has {usable} positions"
-            raise InputError("PairConfig.max_len", problem, f"Give at most {usable}.")
+        check_positions("PairConfig.max_len", self.text.max_len, self.config.encoder.usable_positions)
         check_vocabulary(self.tokenizer, self.config.encoder.vocab_size)
         checked_frame(self.tokenizer, self.text)
 

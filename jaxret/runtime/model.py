@@ -19,7 +19,7 @@ from jaxret.errors import InputError
 from jaxret.nn.retriever import Embeddings, Retriever, RetrieverConfig, Side
 from jaxret.runtime.attention import attention_named
 from jaxret.runtime.checkpoints import Checkpoints
-from jaxret.runtime.network import abstract, check_vocabulary, read_description, write_description
+from jaxret.runtime.network import abstract, check_positions, check_vocabulary, read_description, write_description
 from jaxret.runtime.precision import cast, compute_dtype
 
 DESCRIPTION = "retriever.json"
@@ -48,11 +48,8 @@ class Model:
     origin: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
 
     def __post_init__(self):
-        usable = self.config.encoder.usable_positions
         for name in ("query_max_len", "passage_max_len"):
-            if usable and getattr(self.text, name) > usable:
-                problem = f"{getattr(self.text, name)} ids, but the encoder has {usable} positions"
-                raise InputError(f"TextConfig.{name}", problem, f"Give at most {usable}.")
+            check_positions(f"TextConfig.{name}", getattr(self.text, name), self.config.encoder.usable_positions)
         check_vocabulary(self.tokenizer, self.config.encoder.vocab_size)
 
     def for_search(self) -> Model:

@@ -83,6 +83,13 @@ def check_vocabulary(tokenizer: TextTokenizer, embeddings: int) -> None:
         raise InputError("EncoderConfig.vocab_size", problem, "Use the tokeniser that belongs to the model.")
 
 
+def check_positions(setting: str, length: int, usable: int) -> None:
+    """InputError where rows of `length` ids do not fit into the encoder's positions; 0 usable ones mean any number."""
+    if usable and length > usable:
+        problem = f"{length} ids, but the encoder has {usable} positions"
+        raise InputError(setting, problem, f"Give at most {usable}.")
+
+
 def write_description(folder: str | Path, file: str, record: Any, tokenizer: TextTokenizer) -> None:
     """Writes a model's record and its tokeniser."""
     folder = Path(folder)

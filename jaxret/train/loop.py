@@ -59,7 +59,7 @@ def train(
       workdir: holds the model's description, `checkpoints/<step>`, `tensorboard/` and `manifest.json`.
       batches: `(tokenizer, text, global_batch_size=, seed=, cache_dir=, start=, process_index=, process_count=)`
         gives this process's rows of each global batch, from batch `start` on.
-      objective: `(apply, params, state, batch, rng) -> (loss, (state, metrics))`, or such a loss with parameters and
+      objective: `(model, params, state, batch, rng) -> (loss, (state, metrics))`, or such a loss with parameters and
         state of its own.
       optimizer: `(steps) -> GradientTransformation`.
       steps: total number of steps.
@@ -107,7 +107,7 @@ def train(
     with closing(Checkpoints(folder / "checkpoints", keep=keep)) as checkpoints:
         steps_saved = checkpoints.steps()
         first = checkpoints.position(steps_saved[-1])["batches"] if steps_saved else 0
-        stream = open_batches(start=first)
+        stream = _checked(open_batches(start=first), objective_of(objective).check)
         first_ = functools.partial(first_state, description, objective, optimizer_, seed, abstract)
         state = _starting_state(checkpoints, first_, abstract)
         if first_process:
@@ -146,6 +146,14 @@ def global_batch(local: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[
     """This process's rows as its part of the global batch, on the devices."""
     sharding = batch_sharding(mesh)
     return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in local.items()}
+
+
+def _checked(
+    batches: Iterator[dict[str, np.ndarray]], check: Callable[[dict[str, np.ndarray]], None]
+) -> Iterator[dict[str, np.ndarray]]:
+    for rows in batches:
+        check(rows)
+        yield rows
 
 
 def _starting_state(checkpoints: Checkpoints, first: Callable[[], TrainState], abstract: TrainState) -> TrainState:

@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from jaxret.errors import InputError
 from jaxret.runtime.network import Network
 
 OWN = "objective"  # where the objective's parameters stand among the model's
@@ -26,6 +28,21 @@ def unchanged(state: Any) -> Any:
     return state
 
 
+def anything(batch: Mapping[str, np.ndarray]) -> None:
+    """Every batch will do."""
+
+
+def languages_below(count: int, setting: str) -> Callable[[Mapping[str, np.ndarray]], None]:
+    """A check that a batch's `language` numbers are below `count`; `setting` is named in the InputError."""
+
+    def check(batch: Mapping[str, np.ndarray]) -> None:
+        if count > 1 and (largest := int(batch["language"].max())) >= count:
+            problem = f"{count}, but the batch has language number {largest}"
+            raise InputError(setting, problem, f"Give at least {largest + 1}, or number the sources' languages anew.")
+
+    return check
+
+
 @dataclass(frozen=True)
 class Objective:
     """A loss, and what it starts from.
@@ -39,11 +56,13 @@ class Objective:
         others are on every device.
       load: `state -> state`, outside of any trace, once before the first step: puts what comes from files (a teacher)
         in the place of what `init` made, with the same shapes and shardings.
+      check: raises InputError for a batch, still on the host, that the loss would silently take wrongly.
     """
 
     loss: Loss
     init: Callable[[Any, Any, jax.Array], tuple[Any, Any]] = nothing
     load: Callable[[Any], Any] = unchanged
+    check: Callable[[Mapping[str, np.ndarray]], None] = anything
 
     def begun(self, model: Network, params: Any, seed: int) -> tuple[Any, Any]:
         """The model's parameters with the objective's, and the first state; traceable, boxes stay."""

@@ -42,7 +42,7 @@ class Scorer:
       limit: the longest pair.
       tokenizer: trains and saves its tokeniser.
       more: fields of config.json.
-      library: saved by sentence-transformers 6, with this activation.
+      activation: saved by sentence-transformers 6, with this one.
     """
 
     config: type
@@ -50,11 +50,13 @@ class Scorer:
     limit: int
     tokenizer: Tokenisers
     more: Mapping[str, Any] = field(default_factory=dict)
-    library: torch.nn.Module | None = None
+    activation: torch.nn.Module | None = None
 
 
 SCORERS = {
-    "ce_bert": Scorer(BertConfig, TINY | {"max_position_embeddings": 48}, 48, wordpiece, library=torch.nn.Identity()),
+    "ce_bert": Scorer(
+        BertConfig, TINY | {"max_position_embeddings": 48}, 48, wordpiece, activation=torch.nn.Identity()
+    ),
     # As published by its authors: nothing says what follows the score, so CrossEncoder takes a sigmoid.
     "ce_roberta": Scorer(RobertaConfig, TINY | {"max_position_embeddings": 39, "type_vocab_size": 1}, 37, roberta_bpe),
     # BGE-reranker's layout, and what sentence-transformers before 4 wrote.
@@ -85,8 +87,9 @@ def cross_encoder_checkpoint(name: str, case: Scorer) -> None:
     seeded(AutoModelForSequenceClassification.from_config(config), name).save_pretrained(folder)
     path = folder / "config.json"
     path.write_text(json.dumps(json.loads(path.read_text()) | dict(case.more), indent=2) + "\n")
-    if case.library:
-        CrossEncoder(str(folder), device="cpu", activation_fn=case.library).save(str(folder), create_model_card=False)
+    if case.activation:
+        scorer = CrossEncoder(str(folder), device="cpu", activation_fn=case.activation)
+        scorer.save(str(folder), create_model_card=False)
     readable(folder)
     about = {"layout": "cross_encoder", "family": config.model_type, "dtype": "float32", "pairs": PAIRS}
     written(name, scored(folder, PAIRS), about)

@@ -18,7 +18,7 @@ from jaxret.ops.vectors import POOLINGS
 from jaxret.runtime.mesh import all_pairs
 from jaxret.runtime.model import Model
 from jaxret.runtime.precision import cast, compute_dtype
-from jaxret.train.objective import OWN, Objective, copied
+from jaxret.train.objective import OWN, Objective, copied, languages_below
 from jaxret.train.objectives.memory import boxed_bank, moved
 from jaxret.train.objectives.predicted import states
 from jaxret.train.objectives.represented import Batch, Metrics
@@ -102,7 +102,7 @@ def predicting_context(
         state |= {"bank": remembered(bank, context, language, batch["document"])} if size else {}
         return jnp.mean(losses), (state, metrics)
 
-    return Objective(loss, init)
+    return Objective(loss, init, check=languages_below(languages, "predicting_context.languages"))
 
 
 def _vectors(

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxret.ops.contrastive import improved_contrastive, info_nce
@@ -16,8 +15,10 @@ from jaxret.train.objectives.represented import (
     Batch,
     Metrics,
     Represented,
+    accuracies,
     batch_scores,
     candidates,
+    over_heads,
     pair_scores,
     positives,
     represented,
@@ -73,12 +74,10 @@ def contrast(
       teacher_margin, relative_teacher_margin: leave out own negatives that the teacher likes, see `candidates`.
     """
     where, own = candidates(batch, teacher_margin, relative_teacher_margin), positives(batch)
-    total, metrics = jnp.zeros(()), {}
-    for head, scores in batch_scores(r).items():
-        found = jnp.mean(loss(scores, own, temperature=temperature[head], where=where))
-        total, metrics[f"loss_{head}"] = total + weight[head] * found, found
-        metrics[f"accuracy_{head}"] = jnp.mean(jnp.argmax(scores, axis=1) == own)
-    return total, metrics
+    scores = batch_scores(r)
+    losses = {head: loss(x, own, temperature=temperature[head], where=where) for head, x in scores.items()}
+    total, metrics = over_heads("loss", losses, weight)
+    return total, metrics | accuracies(scores, own)
 
 
 def improved_contrast(
@@ -106,10 +105,9 @@ def improved_contrast(
     def scored(x: Any, y: Any) -> dict[str, Array]:
         return all_pairs(lambda q, d: pair_scores(r.maxsim, q, d), x, y)
 
-    q_q, d_d = scored(r.query, r.query), scored(mine, r.passage)
-    total, metrics = jnp.zeros(()), {}
+    q_q, d_d, losses = scored(r.query, r.query), scored(mine, r.passage), {}
     for head, q_d in batch_scores(r).items():
-        losses = improved_contrastive(
+        losses[head] = improved_contrastive(
             q_d,
             q_q[head],
             d_d[head],
@@ -123,6 +121,4 @@ def improved_contrast(
             q_where=same_text,
             d_where=where,
         )
-        metrics[f"loss_{head}"] = jnp.mean(losses)
-        total = total + weight[head] * metrics[f"loss_{head}"]
-    return total, metrics
+    return over_heads("loss", losses, weight)

@@ -14,9 +14,11 @@ from jaxret.train.objectives.represented import (
     Batch,
     Metrics,
     Represented,
+    accuracies,
     batch_scores,
     candidates,
     group_scores,
+    over_heads,
     positives,
 )
 
@@ -51,11 +53,8 @@ def distill(
       teacher_scale: the same for the teacher's.
     """
     teacher = teacher_scale(batch["teacher_scores"])
-    total, metrics = jnp.zeros(()), {}
-    for head, scores in group_scores(r).items():
-        metrics[f"distillation_{head}"] = jnp.mean(loss(scale(scores), teacher))
-        total = total + weight[head] * metrics[f"distillation_{head}"]
-    return total, metrics
+    losses = {head: loss(scale(scores), teacher) for head, scores in group_scores(r).items()}
+    return over_heads("distillation", losses, weight)
 
 
 def distill_ranked(
@@ -75,12 +74,11 @@ def distill_ranked(
     order = jnp.argsort(-teacher, axis=1)
     columns, ranked = positives(batch)[:, None] + order, jnp.take_along_axis(teacher, order, axis=1)
     kept = where.at[jnp.arange(len(columns))[:, None], columns].set(True)
-    total, metrics = jnp.zeros(()), {}
-    for head, scores in batch_scores(r).items():
-        losses = ranked_distillation(scores, columns, ranked, temperature[head], teacher_temperature, where=kept)
-        metrics[f"distillation_{head}"] = jnp.mean(losses)
-        total = total + weight[head] * metrics[f"distillation_{head}"]
-    return total, metrics
+    losses = {
+        head: ranked_distillation(scores, columns, ranked, temperature[head], teacher_temperature, where=kept)
+        for head, scores in batch_scores(r).items()
+    }
+    return over_heads("distillation", losses, weight)
 
 
 def self_distill(
@@ -110,14 +108,12 @@ def self_distill(
     """
     where, own, heads = candidates(batch), positives(batch), batch_scores(r)
     together = ensemble_scores(heads, ensemble)
-    metrics = {"loss_ensemble": jnp.mean(info_nce(together, own, temperature, where=where))}
-    labels, taught = metrics["loss_ensemble"], jnp.zeros(())
     kept = where.at[jnp.arange(len(own)), own].set(True)
-    for head, scores in heads.items():
-        metrics[f"loss_{head}"] = jnp.mean(info_nce(scores, own, temperature, where=where))
-        metrics[f"distillation_{head}"] = jnp.mean(self_distillation(scores, together, temperature, where=kept))
-        metrics[f"accuracy_{head}"] = jnp.mean(jnp.argmax(scores, axis=1) == own)
-        labels = labels + weight[head] * metrics[f"loss_{head}"]
-        taught = taught + weight[head] * metrics[f"distillation_{head}"]
-    labels, taught = labels / (len(heads) + 1), taught / len(heads)
+    all_heads = jnp.mean(info_nce(together, own, temperature, where=where))
+    by_labels = {head: info_nce(x, own, temperature, where=where) for head, x in heads.items()}
+    by_all = {head: self_distillation(x, together, temperature, where=kept) for head, x in heads.items()}
+    labels, metrics = over_heads("loss", by_labels, weight)
+    taught, more = over_heads("distillation", by_all, weight)
+    labels, taught = (labels + all_heads) / (len(heads) + 1), taught / len(heads)
+    metrics |= more | accuracies(heads, own) | {"loss_ensemble": all_heads}
     return jnp.where(step >= start, (labels + taught) / 2, labels), metrics

@@ -14,7 +14,7 @@ from jaxret.ops.false_negatives import other_texts
 from jaxret.ops.memory_bank import MemoryBank, bank_scores, empty_bank, remembered
 from jaxret.runtime.mesh import all_pairs
 from jaxret.runtime.model import Model
-from jaxret.train.objective import Objective, copied
+from jaxret.train.objective import Objective, copied, languages_below
 from jaxret.train.objectives.represented import Batch, candidates, dot_products, needed, positives, represented
 
 AXES = (("languages", "memories", None), ("languages", "memories"), ("languages",), ("languages",))
@@ -66,4 +66,4 @@ def remembering(*, size: int, temperature: float, languages: int = 1, momentum: 
         metrics = {"memories": jnp.mean(jnp.sum(written, axis=1, dtype=jnp.float32))}
         return jnp.mean(losses), (state | {"bank": bank}, metrics)
 
-    return Objective(loss, init)
+    return Objective(loss, init, check=languages_below(languages, "remembering.languages"))

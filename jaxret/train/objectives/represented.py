@@ -108,6 +108,20 @@ def group_scores(r: Represented) -> dict[str, Float[Array, "b n"]]:
     return jax.vmap(one)(queries, [x.reshape(rows, -1, *x.shape[1:]) for x in passages])
 
 
+def over_heads(
+    name: str, losses: Mapping[str, Float[Array, " b"]], weight: Mapping[str, float]
+) -> tuple[Float[Array, ""], Metrics]:
+    """The weighted sum of each head's mean loss, and the means as `<name>_<head>`."""
+    means = {head: jnp.mean(loss) for head, loss in losses.items()}
+    total = sum((weight[head] * mean for head, mean in means.items()), jnp.zeros(()))
+    return total, {f"{name}_{head}": mean for head, mean in means.items()}
+
+
+def accuracies(scores: Mapping[str, Float[Array, "b c"]], own: Int[Array, " b"]) -> Metrics:
+    """How often each head's best passage of the batch is the query's own positive, as `accuracy_<head>`."""
+    return {f"accuracy_{head}": jnp.mean(jnp.argmax(x, axis=1) == own) for head, x in scores.items()}
+
+
 def positives(batch: Batch) -> Int[Array, " b"]:
     """The column of each query's own positive among the `b*n` passages."""
     b, n = batch["passage_key"].shape

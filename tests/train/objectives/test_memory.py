@@ -115,3 +115,10 @@ def test_an_objectives_own_parameters_are_trained_and_kept_apart(model, params, 
     gradient = 2 * x.T @ (x @ before)
     np.testing.assert_allclose(state.params[OWN]["weights"], before - RATE * gradient, rtol=1e-4, atol=1e-6)
     assert int(state.objective["steps"]) == 1
+
+
+def test_a_language_without_memories_is_refused(batches):
+    check = remembering(size=8, temperature=1.0, languages=2).check
+    with pytest.raises(ValueError, match=r"remembering\.languages: 2, but the batch has language number 2"):
+        check(batches[0])
+    remembering(size=8, temperature=1.0).check(batches[0])
