@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jaxret.errors import InputError
-from jaxret.nn.layers import ACTIVATIONS
+from jaxret.ops.activations import ACTIVATIONS
 
 _CHOICES = {"norm": ("rms", "layer"), "norm_order": ("pre", "post"), "positions": ("rotary", "learned")}
 

@@ -15,7 +15,8 @@ from jaxret.nn.attention import Attention, plain_attention
 from jaxret.nn.block import norm
 from jaxret.nn.config import EncoderConfig
 from jaxret.nn.encoder import Encoder
-from jaxret.nn.layers import ACTIVATIONS, Dense
+from jaxret.nn.layers import Dense
+from jaxret.ops.activations import ACTIVATIONS
 from jaxret.ops.vectors import POOLINGS
 
 OUTPUTS = ("sigmoid", "identity")
@@ -28,7 +29,7 @@ class ScoreHeadConfig:
     Attributes:
       pooling: see `ops.vectors.POOLINGS`.
       bias: of the dense layer.
-      activation: see `layers.ACTIVATIONS`.
+      activation: see `ops.activations`.
       norm: normalise after the activation, with the encoder's kind of norm (ModernBERT).
       dropout: before the last product.
     """

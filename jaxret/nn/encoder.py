@@ -2,7 +2,12 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from operator import itemgetter
+from typing import Any
+
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
@@ -12,9 +17,27 @@ from jaxret.nn.config import EncoderConfig
 from jaxret.nn.embedding import embedded
 from jaxret.nn.positions import rotary_tables
 
+LAYERS = "layers"
+
+
+def unstacked(params: Mapping[str, Any]) -> dict[str, Any]:
+    """Parameters with each layer of every encoder's stack on its own, for `Encoder` to run without a scan.
+
+    A scan compiles one layer only, but copies each layer's parameters out of the stack. XLA for CPUs makes float32 of a
+    bfloat16 stack to do so, in every call.
+    """
+    single: dict[str, Any] = {}
+    for name, value in params.items():
+        if name == LAYERS:
+            (count,) = {len(stack) for stack in jax.tree.leaves(value)}
+            single |= {f"{LAYERS}_{number}": jax.tree.map(itemgetter(number), value) for number in range(count)}
+        else:
+            single[name] = unstacked(value) if isinstance(value, Mapping) else value
+    return single
+
 
 class Encoder(nn.Module):
-    """Embeddings, scanned layers, final norm."""
+    """Embeddings, layers, final norm; the layers are scanned unless their parameters are `unstacked`."""
 
     config: EncoderConfig
     attention: Attention = plain_attention
@@ -52,18 +75,41 @@ class Encoder(nn.Module):
             embeddings=embeddings,
             deterministic=deterministic,
         )
-        layers = nn.scan(
+        before, block = x[None], (config, self.attention, deterministic, all_states)
+        x, after = self._layers(block, x, mask, self._tables(x.shape[1]))
+        x = norm(config, "final_norm")(x) if config.final_norm else x
+        return x, (None if after is None else jnp.concatenate([before, after]))
+
+    def _layers(self, block: tuple, x, mask, tables):
+        """The last states, and if all are wanted those after every layer."""
+        layers = self.config.num_layers
+        if self.has_variable("params", f"{LAYERS}_0"):
+            return self._one_by_one(Block(*block, parent=None), x, mask, tables)
+        scanned = nn.scan(
             Block,
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
             in_axes=(0, nn.broadcast, nn.broadcast),
-            length=config.num_layers,
-            metadata_params={nn.PARTITION_NAME: "layers"},
-        )(config, self.attention, deterministic, all_states, name="layers")
-        before = x[None]
-        x, after = layers(x, jnp.arange(config.num_layers), mask, self._tables(x.shape[1]))
-        x = norm(config, "final_norm")(x) if config.final_norm else x
-        return x, (None if after is None else jnp.concatenate([before, after]))
+            length=layers,
+            metadata_params={nn.PARTITION_NAME: LAYERS},
+        )
+        return scanned(*block, name=LAYERS)(x, jnp.arange(layers), mask, tables)
+
+    def _one_by_one(self, block: Block, x, mask, tables):
+        """As the scan; the layers have one shape, so one of them is traced."""
+
+        @jax.jit
+        def applied(params, x, number, key):
+            return block.apply({"params": params}, x, number, mask, tables, rngs={"dropout": key})
+
+        keys = jax.random.split(
+            jax.random.key(0) if block.deterministic else self.make_rng("dropout"), self.config.num_layers
+        )
+        after = []
+        for number, key in enumerate(keys):
+            x, states = applied(self.get_variable("params", f"{LAYERS}_{number}"), x, jnp.asarray(number), key)
+            after.append(states)
+        return x, (None if after[0] is None else jnp.stack(after))
 
     def _tables(self, length: int) -> Tables:
         config = self.config

@@ -12,7 +12,8 @@ from jaxtyping import Array, Bool, Float
 from jaxret.errors import InputError
 from jaxret.nn.block import norm
 from jaxret.nn.config import EncoderConfig
-from jaxret.nn.layers import ACTIVATIONS, Dense, parameter
+from jaxret.nn.layers import Dense, parameter
+from jaxret.ops.activations import ACTIVATIONS
 from jaxret.ops.vectors import POOLINGS, unit
 
 

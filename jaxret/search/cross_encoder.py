@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
 from jax.sharding import Mesh
-from jaxtyping import Array, Float, Float32
+from jaxtyping import Float32
 
-from jaxret.data.pairs import PairRow, padded_types, pair_rows
+from jaxret.data.pairs import padded_types, pair_rows
 from jaxret.data.text import padded
 from jaxret.errors import InputError
 from jaxret.nn.cross_encoder import OUTPUTS
 from jaxret.runtime.cross_encoder import CrossEncoderModel
 from jaxret.runtime.layouts.cross_encoders import load_cross_encoder, save_cross_encoder
-from jaxret.runtime.mesh import batch_sharding, device_mesh
+from jaxret.runtime.mesh import device_mesh
 from jaxret.runtime.precision import cast, compute_dtype
+from jaxret.search.batches import BatchedModel
 from jaxret.search.embedder import shown_progress
-from jaxret.search.encode import BATCH_TOKENS
-from jaxret.search.lengths import filled_rows, longest_first
 
 Scores = Float32[np.ndarray, " n"]
 Progress = Callable[[int], None]
@@ -34,16 +32,16 @@ class CrossEncoder:
       model: what it is.
       params: its parameters, placed on the mesh.
       mesh: the devices.
-
-    Attributes:
-      shapes: `[rows length]` of the batches compiled so far.
     """
 
     def __init__(self, model: CrossEncoderModel, params: Any, mesh: Mesh):
         self.model, self.params, self.mesh = model, params, mesh
-        self.shapes: set[tuple[int, int]] = set()
-        self._cast = jax.jit(cast, static_argnums=1)(params, compute_dtype(model.precision))
-        self._apply = jax.jit(self._on_mesh)
+        self._batched = BatchedModel(model, cast(params, compute_dtype(model.precision)), mesh)
+
+    @property
+    def shapes(self) -> set[tuple[int, int]]:
+        """`[rows length]` of the batches compiled so far; see `BatchedModel`."""
+        return self._batched.shapes
 
     @classmethod
     def from_pretrained(
@@ -128,47 +126,21 @@ class CrossEncoder:
     ) -> Scores:
         """The scores before `activation_fn` of each query with the passage at its place.
 
-        `progress` hears how many more pairs are done. The devices are one batch ahead of the host.
+        `progress` hears how many more pairs are done.
         """
         rows = pair_rows(self.model.tokenizer, self.model.text, queries, passages)
         scores = np.zeros(len(rows), np.float32)
-        waiting: list[tuple[np.ndarray, jax.Array]] = []
 
-        def taken() -> None:
-            chosen, found = waiting.pop(0)
-            scores[chosen] = np.asarray(found)[: len(chosen)]
+        def arrays(chosen: np.ndarray, length: int) -> tuple[np.ndarray, np.ndarray]:
+            members = [rows[i] for i in chosen]
+            return padded([row.ids for row in members], length), padded_types(members, length)
+
+        for chosen, found in self._batched.run([len(row.ids) for row in rows], arrays, batch_size):
+            scores[chosen] = found[: len(chosen)]
             if progress:
                 progress(len(chosen))
-
-        for chosen, inputs in self._batches(rows, batch_size):
-            waiting.append((chosen, self._apply(self._cast, *inputs)))
-            if len(waiting) > 1:
-                taken()
-        while waiting:
-            taken()
         return scores
 
     def save_pretrained(self, path: str | Path, layout: str = "auto", dtype: Any = None) -> Path:
         """Writes a checkpoint, by default in the layout that it was loaded from; see `save_cross_encoder`."""
         return save_cross_encoder(path, self.model, self.params, layout, dtype)
-
-    def _on_mesh(self, params: Any, token_ids: jax.Array, type_ids: jax.Array) -> Float[Array, " b"]:
-        with jax.sharding.use_abstract_mesh(self.mesh.abstract_mesh):
-            return self.model(params, token_ids, type_ids)
-
-    def _batches(
-        self, rows: Sequence[PairRow], batch_size: int | None
-    ) -> Iterator[tuple[np.ndarray, tuple[jax.Array, jax.Array]]]:
-        """Rows, and their ids and types on the devices; a batch of few rows is filled up to a power of two."""
-        devices, sharding = self.mesh.shape["data"] * self.mesh.shape["fsdp"], batch_sharding(self.mesh)
-        tokens = BATCH_TOKENS.get(jax.default_backend(), BATCH_TOKENS["gpu"])
-
-        def full(length: int) -> int:
-            return devices * (batch_size or max(1, tokens // length))
-
-        for length, chosen in longest_first([len(row.ids) for row in rows], full):
-            size = filled_rows(len(chosen), full(length), devices)
-            members = [rows[i] for i in chosen] + [rows[chosen[0]]] * (size - len(chosen))
-            self.shapes.add((size, length))
-            arrays = padded([row.ids for row in members], length), padded_types(members, length)
-            yield chosen, tuple(jax.device_put(x, sharding) for x in arrays)

@@ -17,16 +17,18 @@ def bucket_lengths(longest: int, smallest: int = 16) -> list[int]:
     return lengths
 
 
-def fine_lengths(longest: int, smallest: int = 16) -> list[int]:
-    """Four lengths an octave, in eights (16, 24, 32, 40, ..., 64, 80, ...), up to the first that holds `longest`."""
+def fine_lengths(longest: int, steps: int = 4, smallest: int = 16) -> list[int]:
+    """So many lengths an octave, in eights (16, 24, 32, 40, ..., 64, 80, ...), up to one that holds `longest`."""
     lengths = [smallest]
     while lengths[-1] < longest:
         octave = 1 << (lengths[-1].bit_length() - 1)
-        lengths.append(lengths[-1] + max(8, octave // 4))
+        lengths.append(lengths[-1] + max(8, octave // steps))
     return lengths
 
 
-def longest_first(lengths: Sequence[int] | np.ndarray, rows: Callable[[int], int]) -> Iterator[tuple[int, np.ndarray]]:
+def longest_first(
+    lengths: Sequence[int] | np.ndarray, rows: Callable[[int], int], steps: int = 4
+) -> Iterator[tuple[int, np.ndarray]]:
     """Batches of rows in the order of their lengths, each with the fine length that holds its longest row.
 
     Every batch is full but the last one, of the shortest rows.
@@ -34,10 +36,11 @@ def longest_first(lengths: Sequence[int] | np.ndarray, rows: Callable[[int], int
     Args:
       lengths: of all rows.
       rows: how many rows of a length make a full batch.
+      steps: see `fine_lengths`.
     """
     lengths = np.asarray(lengths)
     order, start = np.argsort(-lengths, kind="stable"), 0
-    buckets = fine_lengths(int(lengths.max(initial=0)))
+    buckets = fine_lengths(int(lengths.max(initial=0)), steps)
     while start < len(order):
         length = buckets[int(np.searchsorted(buckets, lengths[order[start]]))]
         chosen = order[start : start + rows(length)]

@@ -1,3 +1,5 @@
+import dataclasses
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -7,7 +9,7 @@ import pytest
 from jaxret.nn.attention import plain_attention
 from jaxret.nn.block import Block
 from jaxret.nn.config import EncoderConfig
-from jaxret.nn.encoder import Encoder
+from jaxret.nn.encoder import Encoder, unstacked
 from jaxret.nn.positions import rotary_tables
 
 CONFIG = EncoderConfig(vocab_size=11, width=12, num_layers=3, num_heads=2, mlp_width=10, dropout=0.5)
@@ -45,6 +47,28 @@ def test_each_layer_starts_from_its_own_random_numbers():
     for path in (("attention", "query"), ("mlp", "down")):
         kernel = params["layers"][path[0]][path[1]]["kernel"]
         assert not np.allclose(kernel[0], kernel[1])
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [{}, {"window": 2, "global_every": 2, "local_rope_base": 50.0}, {"norm_order": "pre", "first_norm": False}],
+)
+def test_unstacked_layers_equal_the_scan(random_params, changes):
+    encoder = Encoder(dataclasses.replace(CONFIG, **changes))
+    boxed = jax.eval_shape(encoder.init, jax.random.key(0), IDS, IDS != 0)["params"]
+    params = {"encoder": random_params(nn.meta.unbox(boxed))}
+    single = unstacked(params)
+    assert sorted(set(single["encoder"]) - set(params["encoder"])) == ["layers_0", "layers_1", "layers_2"]
+    run = jax.jit(lambda p: encoder.apply({"params": p["encoder"]}, IDS, IDS != 0, all_states=True))
+    for found, wanted in zip(run(single), run(params), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=1e-6)
+
+
+def test_unstacked_layers_drop_by_the_key(params):
+    single = unstacked(params)
+    one, same, other = (dropped(single, seed) for seed in (1, 1, 2))
+    np.testing.assert_array_equal(one, same)
+    assert not np.allclose(one, other) and not np.allclose(one, states(single))
 
 
 def test_scanned_layers_equal_a_loop(params):

@@ -42,6 +42,7 @@ def test_arrays_will_do():
 
 def test_four_lengths_an_octave():
     assert fine_lengths(150) == [16, 24, 32, 40, 48, 56, 64, 80, 96, 112, 128, 160]
+    assert fine_lengths(150, steps=8) == [*range(16, 129, 8), 144, 160]
     assert fine_lengths(0) == fine_lengths(16) == [16]
     lengths = fine_lengths(8192)
     assert lengths[-1] == 8192 and len(lengths) == 7 + 4 * 7

@@ -108,7 +108,7 @@ def test_padding_changes_nothing(model, random_params):
         tiny.valued(bert, objective, params, state, batch) for batch in (example(bert), tiny.padded(example(bert)))
     )
     np.testing.assert_allclose(other[0], found[0], rtol=1e-5)
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5), other[1:3], found[1:3])
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4), other[1:3], found[1:3])
 
 
 def test_contexts_go_through_the_moving_average(model, random_params):
