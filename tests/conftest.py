@@ -99,11 +99,14 @@ def beir_of_animals(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def groups_of_animals(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A ColBERT file of groups over the folder of animals: each query with its document and three of other animals."""
+    """A scored ColBERT file of groups over the animals: each query with its document and three of other animals."""
     file = tmp_path_factory.mktemp("groups") / "groups.jsonl"
     names = [name for name, _, _ in DOCUMENTS]
     step = len(PLACES)
-    rows = [[f"q{name}", *(names[(row + n * step) % len(names)] for n in range(4))] for row, name in enumerate(names)]
+    rows = [
+        [f"q{name}", *([names[(row + n * step) % len(names)], 1.5 - n] for n in range(4))]
+        for row, name in enumerate(names)
+    ]
     file.write_text("".join(json.dumps(row) + "\n" for row in rows))
     return file
 
