@@ -19,6 +19,7 @@ import torch
 from colbert.modeling.colbert import ColBERT, colbert_score
 from pylate import losses as pylate
 from pytorch_metric_learning import distances, losses, miners
+from sentence_transformers import CrossEncoder
 from sentence_transformers import losses as st
 from sentence_transformers.cross_encoder import losses as ranking
 from sentence_transformers.sparse_encoder.losses import FlopsLoss
@@ -105,6 +106,20 @@ def each_list(kind: type, **settings) -> Callable[[Inputs], Tensor]:
     return loss
 
 
+def each_pair(kind: type, **settings) -> Callable[[Inputs], Tensor]:
+    """A loss of sentence-transformers over pairs and a label between 0 and 1, a query's candidates at a time."""
+
+    def loss(x: Inputs) -> Tensor:
+        rows = []
+        for scores, labels in zip(x.scores, x.q_lexical, strict=True):
+            rows.append(
+                kind(_CrossEncoder(scores[:, None]), **settings)([["q"] * V, ["d"] * V], labels.float().detach())
+            )
+        return torch.stack(rows)
+
+    return loss
+
+
 class _Lister:
     """A cross-encoder that has given the scores already."""
 
@@ -119,6 +134,10 @@ class _Lister:
 
     def __call__(self) -> tuple[Tensor]:
         return (self.scores,)
+
+
+class _CrossEncoder(_Lister, CrossEncoder):
+    """The same for losses that insist on the class."""
 
 
 class _Tokens(dict):
@@ -230,6 +249,9 @@ CASES: dict[str, Callable[[Inputs], Tensor]] = {
     "lambda_rank": each_list(ranking.LambdaLoss, weighting_scheme=ranking.LambdaRankScheme()),
     "ndcg_loss_2": each_list(ranking.LambdaLoss, weighting_scheme=ranking.NDCGLoss2Scheme()),
     "ndcg_loss_2pp": each_list(ranking.LambdaLoss),
+    "binary_cross_entropy": each_pair(ranking.BinaryCrossEntropyLoss),
+    "score_mse": each_pair(ranking.MSELoss),
+    "softmax_cross_entropy": each_list(ranking.ListNetLoss),
     "flops": lambda x: FlopsLoss(None).compute_loss_from_embeddings(x.d_lexical),
     "matryoshka": matryoshka,
     "masked_lm": lambda x: F.cross_entropy(x.logits.flatten(0, 1), x.token_ids.long().flatten(), reduction="none"),

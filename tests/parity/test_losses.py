@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxret.ops import contrastive, distillation, masked_lm, metric_learning, ranking, sparsity
+from jaxret.ops import contrastive, distillation, masked_lm, metric_learning, ranking, relevance, sparsity
 from jaxret.ops.lexical import lexical_scores
 from jaxret.ops.matryoshka import matryoshka
 from jaxret.ops.maxsim import maxsim, mean_maxsim
@@ -117,6 +117,11 @@ def mean_over_pairs(weighting: ranking.Weighting) -> Loss:
     return loss
 
 
+def list_net(x: Inputs) -> jax.Array:
+    """sentence-transformers makes shares of the relevance grades with a softmax."""
+    return relevance.softmax_cross_entropy(x.scores, jax.nn.softmax(jnp.float32(x.relevance)))
+
+
 def matryoshka_loss(x: Inputs) -> jax.Array:
     def loss(q: jax.Array, d: jax.Array) -> jax.Array:
         return contrastive.info_nce(q @ d.T, POSITIVE, 0.05)
@@ -150,6 +155,9 @@ CASES: dict[str, Loss] = {
     "lambda_rank": mean_over_pairs(ranking.lambda_rank),
     "ndcg_loss_2": mean_over_pairs(ranking.ndcg_loss_2),
     "ndcg_loss_2pp": mean_over_pairs(ranking.ndcg_loss_2pp),
+    "binary_cross_entropy": lambda x: relevance.binary_cross_entropy(x.scores, x.q_lexical),
+    "score_mse": lambda x: relevance.score_mse(x.scores, x.q_lexical),
+    "softmax_cross_entropy": list_net,
     "flops": lambda x: sparsity.flops(x.d_lexical),
     "matryoshka": matryoshka_loss,
     "masked_lm": lambda x: jnp.ravel(masked_lm.masked_lm(x.logits, x.token_ids)),
