@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -39,7 +40,6 @@ class Embedder:
 
     def __init__(self, model: Model, params: Any, mesh: Mesh):
         self.model, self.params, self.mesh = model, params, mesh
-        self._encoders: dict[int | None, TextEncoder] = {}
 
     @classmethod
     def from_pretrained(
@@ -72,9 +72,9 @@ class Embedder:
     ) -> Embeddings:
         """Embeds queries, in the order given; see `encode_document`."""
         texts = [texts] if isinstance(texts, str) else list(texts)
-        _check_texts(texts)
+        _check(texts, batch_size)
         with shown_progress(show_progress_bar, "queries", len(texts)) as advance:
-            return self._encoder(batch_size).queries(texts, advance).padded(self.model.config)
+            return self._encoder.queries(texts, advance, batch_size).padded(self.model.config)
 
     def encode_document(
         self,
@@ -96,9 +96,9 @@ class Embedder:
         records = [documents] if isinstance(documents, str) else list(documents)
         separator = self.model.text.title_separator
         texts = [_joined(number, record, separator) for number, record in enumerate(records)]
-        _check_texts(texts)
+        _check(texts, batch_size)
         with shown_progress(show_progress_bar, "documents", len(texts)) as advance:
-            return self._encoder(batch_size).passages(texts, advance).padded(self.model.config)
+            return self._encoder.passages(texts, advance, batch_size).padded(self.model.config)
 
     def similarity(
         self,
@@ -137,12 +137,9 @@ class Embedder:
         """Writes a checkpoint in a layout of `docs/models.md`, by default the one that it was loaded from."""
         return save_pretrained(path, self.model, self.params, layout, dtype)
 
-    def _encoder(self, batch_size: int | None) -> TextEncoder:
-        if batch_size is not None and batch_size < 1:
-            raise InputError("batch_size", f"{batch_size} is not a number of texts", "Give 1 or more.")
-        if batch_size not in self._encoders:
-            self._encoders[batch_size] = TextEncoder(self.model, self.params, self.mesh, batch_rows=batch_size)
-        return self._encoders[batch_size]
+    @cached_property
+    def _encoder(self) -> TextEncoder:
+        return TextEncoder(self.model, self.params, self.mesh)
 
     def _scores(self, mode: str, rule: str) -> Callable[[Embeddings, Embeddings], Any]:
         if rule not in RULES:
@@ -173,7 +170,9 @@ def _joined(number: int, record: str | Mapping[str, str], separator: str) -> str
     return record
 
 
-def _check_texts(texts: Sequence[Any]) -> None:
+def _check(texts: Sequence[Any], batch_size: int | None) -> None:
+    if batch_size is not None and batch_size < 1:
+        raise InputError("batch_size", f"{batch_size} is not a number of texts", "Give 1 or more.")
     for number, text in enumerate(texts):
         if not isinstance(text, str):
             raise InputError(f"text {number}", f"is a {type(text).__name__}, not a string", "Give strings.")

@@ -15,6 +15,8 @@ from jaxret.runtime.precision import cast, compute_dtype
 from jaxret.search.batches import BatchedModel
 from jaxret.search.vectors import Ragged, Vectors
 
+Progress = Callable[[int], None] | None
+
 
 class TextEncoder:
     """A model and its parameters on a mesh, compiled once for each shape of a batch.
@@ -24,31 +26,33 @@ class TextEncoder:
       params: its parameters, placed on the mesh; they are kept in the compute dtype.
       mesh: the devices; a batch is split over `data` and `fsdp`.
       batch_tokens: tokens of a batch on one device, padding included; by default what suits the platform.
-      batch_rows: texts of a batch on one device, instead.
     """
 
-    def __init__(
-        self, model: Model, params: Any, mesh: Mesh, batch_tokens: int | None = None, batch_rows: int | None = None
-    ):
+    def __init__(self, model: Model, params: Any, mesh: Mesh, batch_tokens: int | None = None):
         self.model, self.mesh = model, mesh
         self.params = cast(params, compute_dtype(model.precision))
         self._batched = BatchedModel(model.apply, self.params, mesh, batch_tokens)
-        self._batch_rows = batch_rows
 
     @property
     def shapes(self) -> set[tuple[int, int]]:
         """`[rows length]` of the batches compiled so far; see `BatchedModel`."""
         return self._batched.shapes
 
-    def queries(self, texts: Sequence[str], progress: Callable[[int], None] | None = None) -> Vectors:
-        """Vectors of queries; `progress` hears how many more texts are done."""
-        return self._vectors(query_ids(self.model.tokenizer, self.model.text, texts), "query", progress)
+    def queries(self, texts: Sequence[str], progress: Progress = None, batch_rows: int | None = None) -> Vectors:
+        """Vectors of queries.
 
-    def passages(self, texts: Sequence[str], progress: Callable[[int], None] | None = None) -> Vectors:
-        """Vectors of passages (title and text already joined)."""
-        return self._vectors(passage_ids(self.model.tokenizer, self.model.text, texts), "passage", progress)
+        Args:
+          texts: the queries.
+          progress: hears how many more texts are done.
+          batch_rows: texts of a batch on one device, instead of its tokens.
+        """
+        return self._vectors(query_ids(self.model.tokenizer, self.model.text, texts), "query", progress, batch_rows)
 
-    def _vectors(self, rows: list[list[int]], side: Side, progress: Callable[[int], None] | None) -> Vectors:
+    def passages(self, texts: Sequence[str], progress: Progress = None, batch_rows: int | None = None) -> Vectors:
+        """Vectors of passages (title and text already joined); arguments as `queries`."""
+        return self._vectors(passage_ids(self.model.tokenizer, self.model.text, texts), "passage", progress, batch_rows)
+
+    def _vectors(self, rows: list[list[int]], side: Side, progress: Progress, batch_rows: int | None) -> Vectors:
         if not rows:
             return _no_vectors(self.model.config)
         parts: list[Any] = [None] * len(rows)
@@ -56,7 +60,7 @@ class TextEncoder:
         def arrays(chosen: np.ndarray, length: int) -> tuple[np.ndarray]:
             return (padded([rows[i] for i in chosen], length),)
 
-        for chosen, embeddings in self._batched.run(list(map(len, rows)), arrays, self._batch_rows, side=side):
+        for chosen, embeddings in self._batched.run(list(map(len, rows)), arrays, batch_rows, side=side):
             for place, row in enumerate(chosen):
                 parts[row] = _one_text(embeddings, place)
             if progress:
