@@ -60,6 +60,7 @@ def contrast(
     loss: Callable[..., Float[Array, " b"]] = info_nce,
     teacher_margin: float | None = None,
     relative_teacher_margin: float = 0.0,
+    mask_known: bool = True,
 ) -> tuple[Float[Array, ""], Metrics]:
     """The weighted sum over heads of a loss over the whole batch's scores.
 
@@ -72,8 +73,9 @@ def contrast(
       loss: of `(scores, positive, temperature=, where=)`: `info_nce`, `symmetric_info_nce`, or ColBERT's
         `pair_and_in_batch` with its `ways` bound.
       teacher_margin, relative_teacher_margin: leave out own negatives that the teacher likes, see `candidates`.
+      mask_known: leave out texts that are known to answer the query; without, they count as negatives.
     """
-    where, own = candidates(batch, teacher_margin, relative_teacher_margin), positives(batch)
+    where, own = candidates(batch, teacher_margin, relative_teacher_margin, mask_known), positives(batch)
     scores = batch_scores(r)
     losses = {head: loss(x, own, temperature=temperature[head], where=where) for head, x in scores.items()}
     total, metrics = over_heads("loss", losses, weight)
@@ -91,13 +93,14 @@ def improved_contrast(
     beta: float = 1.0,
     gamma: float = 1.0,
     delta: float = 0.0,
+    mask_known: bool = True,
 ) -> tuple[Float[Array, ""], Metrics]:
     """Granite's contrastive loss: queries, and passages, compete among each other too (`ops.improved_contrastive`).
 
-    Copies of a query's positive are left out of all its candidates. `r`, `batch`, `temperature` and `weight` as in
-    `contrast`, `alpha` to `delta` as in the loss.
+    Copies of a query's positive are left out of all its candidates. `r`, `batch`, `temperature`, `weight` and
+    `mask_known` as in `contrast`, `alpha` to `delta` as in the loss.
     """
-    where, own = candidates(batch), positives(batch)
+    where, own = candidates(batch, known=mask_known), positives(batch)
     ways = batch["passage_key"].shape[1]
     same_text = where[:, ::ways]
     mine = jax.tree.map(lambda x: x[::ways], r.passage)

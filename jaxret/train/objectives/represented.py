@@ -128,7 +128,9 @@ def positives(batch: Batch) -> Int[Array, " b"]:
     return jnp.arange(b) * n
 
 
-def candidates(batch: Batch, margin: float | None = None, relative_margin: float = 0.0) -> Bool[Array, "b c"]:
+def candidates(
+    batch: Batch, margin: float | None = None, relative_margin: float = 0.0, known: bool = True
+) -> Bool[Array, "b c"]:
     """False where a passage of the batch is known to answer the query: by its text, or by the teacher.
 
     Args:
@@ -136,10 +138,13 @@ def candidates(batch: Batch, margin: float | None = None, relative_margin: float
         for a margin the `teacher_scores` [b n] of each query's own passages.
       margin: leaves an own negative out that the teacher scores above the positive's score less this.
       relative_margin: the same as a share of the positive's score, see `below_positive`.
+      known: False lets every text but the own positive count, also copies of it.
     """
     keys = batch["passage_key"]
-    own = batch.get("positive_keys", keys[:, :1])
-    where = other_texts(own, keys.reshape(1, -1))
+    if known:
+        where = other_texts(batch.get("positive_keys", keys[:, :1]), keys.reshape(1, -1))
+    else:
+        where = jnp.arange(keys.size)[None] != positives(batch)[:, None]
     if margin is None:
         return where
     teacher, (b, n) = batch["teacher_scores"], keys.shape

@@ -59,6 +59,18 @@ def test_own_negatives_that_the_teacher_likes_are_left_out(margin, relative):
     assert not expected[0, :3].all()
 
 
+@pytest.mark.parametrize("compare", [contrast, improved_contrast])
+def test_known_texts_can_be_left_in(compare):
+    r, batch = example()
+    everything_else = np.arange(12)[None, :] != OWN[:, None]
+    np.testing.assert_array_equal(candidates(batch, known=False), everything_else)
+    assert not (known(batch) == everything_else).all()
+    other = {**batch, "passage_key": jnp.arange(12).reshape(4, 3)}  # no copies
+    expected = compare(r, other, **KNOBS)[0]
+    np.testing.assert_allclose(compare(r, batch, mask_known=False, **KNOBS)[0], expected, rtol=1e-6)
+    assert abs(compare(r, batch, **KNOBS)[0] - expected) > 1e-4
+
+
 @pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0, 0.0), (1.0, 0.0, 0.0, 0.0), (1.0, 1.0, 1.0, 1.0)])
 def test_improved_contrast_is_a_loop_over_all_that_competes(weights):
     alpha, beta, gamma, delta = weights
