@@ -67,27 +67,30 @@ def mine(
     first, last = _window(ranks)
     settings = MiningSettings(num_negatives, first, last, margin, relative_margin, teacher_margin, sampling, seed)
     analyzer(language)
-    folder = BeirFolder(data)
-    folder.qrels(split)
     chosen = systems.System.named("--from", source, mode)
     if chosen.kind == "cross_encoder":
         raise InputError("--from", f"{source} is a cross-encoder, which ranks no corpus", "Give it as --teacher.")
     judge = systems.System.named("--teacher", teacher, mode) if teacher else None
     if dry_run:
-        print(f"would mine negatives for {len(folder.qrels(split))} queries of {data} ({split}) from {chosen}", end="")
+        queries = len(BeirFolder(data).qrels(split))
+        print(f"would mine negatives for {queries} queries of {data} ({split}) from {chosen}", end="")
         print(f", filtered by {judge}" if judge else "", f"into {output}")
         return
-    fingerprint = folder.fingerprint
     output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.vectors.", dir=output.parent) as temporary:
-        ranker = chosen.opened(folder.corpus, language, mesh_shape, Path(temporary) / "vectors")
+    with tempfile.TemporaryDirectory(prefix=f".{output.name}.scratch.", dir=output.parent) as temporary:
+        scratch = Path(temporary)
+        folder = BeirFolder(data, scratch=scratch / "corpus")
+        folder.qrels(split)
+        fingerprint = folder.fingerprint
+        ranker = chosen.opened(folder.corpus, language, mesh_shape, scratch / "ranker")
         opinion = None
         if judge:
-            opinion = ranker if judge == chosen else judge.opened(folder.corpus, language, mesh_shape)
+            judged = scratch / "teacher" if judge.kind == "bm25" else None
+            opinion = ranker if judge == chosen else judge.opened(folder.corpus, language, mesh_shape, judged)
         miner = Miner(folder, split, ranker, settings, opinion.scores if opinion else None, batch_size)
+        facts = {"from": ranker.facts(), "teacher": opinion and opinion.facts(), "settings": settings.to_dict()}
         _write(output, layout, miner)
     counts = miner.tally.to_dict()
-    facts = {"from": ranker.facts(), "teacher": opinion and opinion.facts(), "settings": settings.to_dict()}
     _record(output, {"folder": str(data), "split": split, "fingerprint": fingerprint}, layout, counts, facts)
     print(_table(counts, settings.num_negatives))
 

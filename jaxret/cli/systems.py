@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 from jaxret.errors import InputError
 
 if TYPE_CHECKING:
-    from jaxret.data.beir import Corpus
+    from jaxret.data.corpus import Corpus
     from jaxret.search.rankers import Ranker
 
 HELP = "bm25, a run file, what jaxret index made, or a model (as --model elsewhere); of the last two, @MODE may follow."
@@ -79,7 +79,8 @@ class System:
           corpus: what it ranks; None for one that only scores pairs.
           language: of BM25.
           mesh_shape: of the devices.
-          store: where a model encodes the corpus that it ranks; None for one that only scores pairs.
+          store: where a model encodes the corpus that it ranks, None for one that only scores pairs; where BM25 keeps
+            its index, None for memory.
           missing: see `RunRanker`.
         """
         from jaxret.cli.encode import cross_encoder, encode_into, text_encoder
@@ -92,7 +93,7 @@ class System:
         if self.kind == "bm25":
             if corpus is None:
                 raise InputError("bm25", "has no corpus", "Give --data.")
-            return BM25Ranker(corpus, language)
+            return BM25Ranker(corpus, language, store)
         if self.kind == "cross_encoder":
             return CrossEncoderRanker(cross_encoder(self.name, mesh_shape))
         if self.kind == "index":

@@ -2,59 +2,16 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Iterable, Iterator, Mapping
-from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from jaxret.data.beir_rows import Pair, Qrels, graded, grouped, scored, texts
+from jaxret.data.corpus import Corpus, Queries, content_hash
 from jaxret.data.rows import BadRows, RowError
+from jaxret.data.stored_corpus import stored_corpus
 from jaxret.errors import InputError
 from jaxret.files import existing, existing_folder, sha256
-
-
-@dataclass(frozen=True)
-class Corpus:
-    """Documents in file order; entry i of each list is one document."""
-
-    ids: list[str]
-    titles: list[str]
-    texts: list[str]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @cached_property
-    def row_of(self) -> dict[str, int]:
-        """From document id to its place in the lists."""
-        return {identifier: row for row, identifier in enumerate(self.ids)}
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 over ids, titles and texts: the same for a plain and a gzip copy."""
-        return _content_hash(zip(self.ids, self.titles, self.texts, strict=True))
-
-
-@dataclass(frozen=True)
-class Queries:
-    """Queries in file order; entry i of each list is one query."""
-
-    ids: list[str]
-    texts: list[str]
-
-    def __len__(self) -> int:
-        return len(self.ids)
-
-    @cached_property
-    def row_of(self) -> dict[str, int]:
-        """From query id to its place in the lists."""
-        return {identifier: row for row, identifier in enumerate(self.ids)}
-
-    @cached_property
-    def fingerprint(self) -> str:
-        """SHA-256 over ids and texts: the same for a plain and a gzip copy."""
-        return _content_hash(zip(self.ids, self.texts, strict=True))
 
 
 def read_corpus(folder: str | Path, on_bad: str | BadRows = "raise") -> Corpus:
@@ -66,14 +23,14 @@ def read_corpus(folder: str | Path, on_bad: str | BadRows = "raise") -> Corpus:
     """
     path = existing(existing_folder(folder) / "corpus.jsonl")
     rows = list(texts(path, _policy(on_bad)))
-    return Corpus([row[0] for row in rows], [row[1] for row in rows], [row[2] for row in rows])
+    return Corpus([row.id for row in rows], [row.title for row in rows], [row.text for row in rows])
 
 
 def read_queries(folder: str | Path, on_bad: str | BadRows = "raise") -> Queries:
     """The queries of `queries.jsonl`, every split together; arguments and errors as `read_corpus`."""
     path = existing(existing_folder(folder) / "queries.jsonl")
     rows = list(texts(path, _policy(on_bad)))
-    return Queries([row[0] for row in rows], [row[2] for row in rows])
+    return Queries([row.id for row in rows], [row.text for row in rows])
 
 
 def read_qrels(folder: str | Path, split: str, on_bad: str | BadRows = "raise") -> Qrels:
@@ -89,16 +46,19 @@ class BeirFolder:
       folder: its path; InputError where there is none.
       on_bad: what to do with bad rows, "raise" (InputError with file, line and field) or "skip" (see `skipped`).
         A row that names a skipped query or document is skipped too; one that names a missing id always raises.
+      scratch: a folder for a corpus that shall not lie in memory, see `stored_corpus`; None keeps it in memory.
     """
 
-    def __init__(self, folder: str | Path, on_bad: str = "raise"):
-        self.path = existing_folder(folder)
+    def __init__(self, folder: str | Path, on_bad: str = "raise", scratch: Path | None = None):
+        self.path, self._scratch = existing_folder(folder), scratch
         self._bad_corpus, self._bad_queries, self._bad_pairs = BadRows(on_bad), BadRows(on_bad), BadRows(on_bad)
         self._qrels: dict[str, Qrels] = {}
 
     @cached_property
     def corpus(self) -> Corpus:
         """Its documents."""
+        if self._scratch is not None:
+            return stored_corpus(existing(self.path / "corpus.jsonl"), self._scratch, self._bad_corpus)
         return read_corpus(self.path, self._bad_corpus)
 
     @cached_property
@@ -141,7 +101,7 @@ class BeirFolder:
         """SHA-256 over the names and bytes of its files: any change of a file changes it."""
         names = ["corpus.jsonl", "queries.jsonl", "negatives.tsv", *(f"qrels/{split}.tsv" for split in self.splits)]
         files = [file for name in names if (file := _present(self.path / name))]
-        return _content_hash((str(file.relative_to(self.path)), sha256(file)) for file in files)
+        return content_hash((str(file.relative_to(self.path)), sha256(file)) for file in files)
 
     @property
     def skipped(self) -> dict[str, int]:
@@ -191,15 +151,6 @@ def _qrels_path(folder: Path, split: str) -> Path:
         splits = ", ".join(_splits(folder)) or "none"
         raise InputError(folder, f"no split {split!r}", f"Splits here: {splits} (files qrels/<split>.tsv).")
     return path
-
-
-def _content_hash(records: Iterable[tuple[str, ...]]) -> str:
-    digest = hashlib.sha256()
-    for record in records:
-        for field in record:
-            value = field.encode()
-            digest.update(len(value).to_bytes(8, "little") + value)
-    return digest.hexdigest()
 
 
 def _policy(on_bad: str | BadRows) -> BadRows:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from jaxret.data.rows import BadRows, RowError, json_rows, tsv_rows
 from jaxret.errors import InputError
@@ -14,23 +14,49 @@ Pair = tuple[int, str, str, int]  # line, query id, document id, score
 HEADER = ("query-id", "corpus-id", "score")
 
 
-def texts(path: Path, bad: BadRows) -> Iterator[tuple[str, str, str]]:
-    """(id, title, text) of each row of `corpus.jsonl` or `queries.jsonl`; a duplicate id always raises InputError."""
+class Text(NamedTuple):
+    """A row of `corpus.jsonl` or `queries.jsonl`."""
+
+    line: int
+    id: str
+    title: str
+    text: str
+
+
+def texts(path: Path, bad: BadRows) -> Iterator[Text]:
+    """The rows of `corpus.jsonl` or `queries.jsonl`; a duplicate id always raises InputError."""
     first: dict[str, int] = {}
+
+    def once(identifier: str, line: int) -> None:
+        if first.setdefault(identifier, line) != line:
+            raise duplicate(path, identifier, first[identifier], line)
+
+    return unchecked_texts(path, bad, once)
+
+
+def unchecked_texts(
+    path: Path, bad: BadRows, seen: Callable[[str, int], object] = lambda identifier, line: None
+) -> Iterator[Text]:
+    """As `texts`, but duplicate ids are the caller's to find; `seen` hears of each id and line, of bad rows too."""
+    empty = True
     for line, row in json_rows(path, bad):
         identifier = None
         try:
             identifier = _identifier(row)
-            if identifier in first:
-                problem = f'"_id" {identifier!r} is there twice, first in line {first[identifier]}'
-                raise InputError(f"{path}:{line}", problem, "Remove one of them or give it another id.")
-            first[identifier] = line
-            yield identifier, _text(row, "title", ""), _text(row, "text")
+            seen(identifier, line)
+            empty = False
+            yield Text(line, identifier, _text(row, "title", ""), _text(row, "text"))
         except RowError as error:
             bad.add(path, line, error)
             bad.dropped.update([identifier] if identifier else [])
-    if not first:
+    if empty:
         raise InputError(path, "holds no rows", 'Write one JSON object a line, {"_id": ..., "text": ...}.')
+
+
+def duplicate(path: Path, identifier: str, first: int, line: int) -> InputError:
+    """The error for an id that two lines have."""
+    problem = f'"_id" {identifier!r} is there twice, first in line {first}'
+    return InputError(f"{path}:{line}", problem, "Remove one of them or give it another id.")
 
 
 def _identifier(row: dict[str, Any]) -> str:

@@ -8,7 +8,8 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from jaxret.data.beir import BeirFolder, Corpus
+from jaxret.data.beir import BeirFolder
+from jaxret.data.corpus import Corpus
 from jaxret.data.rows import lines
 from jaxret.errors import InputError
 from jaxret.files import existing

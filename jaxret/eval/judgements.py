@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,13 +28,13 @@ class Judgements:
     """
 
     query_ids: list[str]
-    documents: list[str]
+    documents: Sequence[str]
     rows: np.ndarray
     indices: np.ndarray
     grades: np.ndarray
 
     @classmethod
-    def of(cls, qrels: Qrels, documents: list[str]) -> Judgements:
+    def of(cls, qrels: Qrels, documents: Sequence[str]) -> Judgements:
         """The judgements of `{query id: {document id: grade}}`. Raises InputError for a grade that is not whole."""
         query_ids = [query for query, grades in qrels.items() if grades]
         grades = np.array([grade for row in qrels.values() for grade in row.values()])
@@ -49,6 +49,6 @@ class Judgements:
         return cls(query_ids, documents, rows[order], indices[order], grades[order].astype(np.int64))
 
 
-def positions(documents: list[str], wanted: set[str]) -> dict[str, int]:
+def positions(documents: Sequence[str], wanted: set[str]) -> dict[str, int]:
     """Where each of the wanted ids stands in the table; ids that it lacks are left out."""
     return {document: index for index, document in enumerate(documents) if document in wanted}

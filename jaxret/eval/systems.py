@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
-from jaxret.data.beir import BeirFolder, Corpus
+from jaxret.data.beir import BeirFolder
+from jaxret.data.corpus import Corpus
 from jaxret.errors import InputError
 from jaxret.search.bm25 import BM25
 from jaxret.search.corpus import passage_texts, store_ids
@@ -39,7 +40,7 @@ def bm25_run(corpus: Corpus, language: str, ids: Sequence[str], texts: Sequence[
     """BM25 over title and text."""
     index = BM25.build(passage_texts(corpus, " "), language)
     scores, positions = index.top_k(texts, k)
-    return Run.from_top_k(list(ids), store_ids(corpus), positions, scores)
+    return Run.from_top_k(list(ids), list(store_ids(corpus)), positions, scores)
 
 
 def model_runs(

@@ -9,8 +9,11 @@ from __future__ import annotations
 import importlib
 import logging
 import sys
-from collections.abc import Sequence
+import tempfile
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import asdict, dataclass
+from functools import lru_cache
+from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +22,8 @@ import numpy as np
 from jaxret.errors import InputError
 from jaxret.files import atomic_folder, existing_folder, read_json, write_json
 from jaxret.search.analyzers import analyzer
+from jaxret.search.postings import FREQUENCIES, Postings, count_postings, sum_frequencies
+from jaxret.search.top_k import NOTHING, TopK
 
 _SETTINGS = "settings.json"
 
@@ -34,15 +39,25 @@ class BM25Settings:
 
 @dataclass(frozen=True, eq=False)
 class BM25:
-    """An index over `num_documents` texts; positions are those of the texts it was built from."""
+    """An index over texts, in parts; positions are those of the texts it was built from.
+
+    Attributes:
+      settings: of the analyzer and the formula.
+      starts: int64 [p + 1]: the position of each part's first text, and the number of all.
+    """
 
     settings: BM25Settings
-    num_documents: int
-    _index: Any
+    starts: np.ndarray
+    _part: Callable[[int], Any]
+
+    @property
+    def num_documents(self) -> int:
+        """The number of texts."""
+        return int(self.starts[-1])
 
     @classmethod
     def build(cls, texts: Sequence[str], language: str, *, k1: float = 0.9, b: float = 0.4) -> BM25:
-        """Indexes texts.
+        """Indexes texts, in memory; the same answers as from files.
 
         Args:
           texts: the documents; the earlier one wins a tie, so give them in descending order of ids.
@@ -52,36 +67,50 @@ class BM25:
         Raises:
           InputError: an unknown language code, no texts, or no term in any of them.
         """
-        terms_of = analyzer(language)
-        vocabulary: dict[str, int] = {}
-        documents = [[vocabulary.setdefault(term, len(vocabulary)) for term in terms_of(text)] for text in texts]
-        if not vocabulary:
-            raise InputError("corpus", f"none of its {len(texts)} texts has a word", "Give texts to index.")
-        index = _bm25s().BM25(k1=k1, b=b, method="lucene", backend="numpy")
-        index.index((documents, vocabulary), create_empty_token=False, show_progress=False)
-        return cls(BM25Settings(language, k1, b), len(texts), index)
-
-    def save(self, folder: str | Path) -> None:
-        """Writes the index and its settings, whole or not at all; an older index there is replaced."""
-        with atomic_folder(folder) as temporary:
-            self._index.save(temporary, show_progress=False)
-            settings = {**asdict(self.settings), "method": "lucene", "num_documents": self.num_documents}
-            write_json(temporary / _SETTINGS, settings)
+        settings = BM25Settings(language, k1, b)
+        with tempfile.TemporaryDirectory() as scratch:
+            parts = list(_weighed(texts, settings, Path(scratch)))
+        return cls(settings, _starts(part.scores["num_docs"] for part in parts), parts.__getitem__)
 
     @classmethod
-    def load(cls, folder: str | Path) -> BM25:
-        """Reads what `save` wrote; raises InputError where it is missing or broken."""
+    def write(cls, folder: str | Path, texts: Sequence[str], language: str, *, k1: float = 0.9, b: float = 0.4) -> None:
+        """Indexes texts into a folder, whole or not at all; an older index there is replaced.
+
+        One part is in memory at a time. Arguments and errors as `build`.
+        """
+        settings, sizes = BM25Settings(language, k1, b), []
+        with atomic_folder(folder) as temporary, tempfile.TemporaryDirectory(dir=temporary.parent) as scratch:
+            for number, part in enumerate(_weighed(texts, settings, Path(scratch))):
+                part.save(_part_folder(temporary, number), show_progress=False)
+                sizes.append(part.scores["num_docs"])
+            write_json(temporary / _SETTINGS, {**asdict(settings), "method": "lucene", "documents": sizes})
+
+    @classmethod
+    def load(cls, folder: str | Path, parts_held: int | None = None) -> BM25:
+        """Opens what `write` wrote; raises InputError where it is missing or broken.
+
+        Args:
+          folder: where it lies.
+          parts_held: parts whose terms stay in memory; by default all that were needed so far.
+        """
         folder = existing_folder(folder)
         record = read_json(folder / _SETTINGS)
+
+        def part(number: int) -> Any:
+            try:
+                return _bm25s().BM25.load(_part_folder(folder, number), mmap=True, show_progress=False)
+            except (OSError, ValueError, KeyError, EOFError) as error:
+                raise _broken(folder, error) from None
+
         try:
-            index = _bm25s().BM25.load(folder, show_progress=False)
             settings = BM25Settings(record["language"], record["k1"], record["b"])
-            return cls(settings, int(record["num_documents"]), index)
-        except (OSError, ValueError, KeyError, EOFError) as error:
-            raise InputError(folder, f"is no whole BM25 index ({error!r})", "Index the corpus again.") from None
+            starts = _starts(map(int, record["documents"]))
+        except (ValueError, KeyError, TypeError) as error:
+            raise _broken(folder, error) from None
+        return cls(settings, starts, lru_cache(parts_held)(part))
 
     def top_k(self, queries: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray]:
-        """The best documents of each query: scores float32 [q k], positions int32 [q k], best first.
+        """The best documents of each query: scores float32 [q k], positions int64 [q k], best first.
 
         Equal scores come in ascending order of positions. A document without a term of the query is no result: slots
         that stay empty have score 0 and position -1, all of them for a query without a known term.
@@ -92,22 +121,88 @@ class BM25:
         if not 1 <= k <= self.num_documents:
             problem = f"{k} results of a corpus of {self.num_documents} documents"
             raise InputError("k", problem, f"Give 1 to {self.num_documents}.")
-        scores = np.zeros((len(queries), k), np.float32)
-        positions = np.full((len(queries), k), -1, np.int32)
-        terms_of = analyzer(self.settings.language)
-        for row, query in enumerate(queries):
-            known = self._index.get_tokens_ids(terms_of(query))
-            if known:
-                best = _best(self._index.get_scores_from_ids(known), k)
-                scores[row, : len(best[0])], positions[row, : len(best[0])] = best
-        return scores, positions
+        best = TopK(len(queries), k)
+        terms = self._terms(queries)
+        for number, (start, stop) in enumerate(pairwise(self.starts.tolist())):
+            part, depth = self._part(number), min(k, stop - start)
+            scores = np.zeros((len(queries), depth), np.float32)
+            positions = np.full((len(queries), depth), NOTHING, np.int64)
+            for row, query in enumerate(terms):
+                if known := part.get_tokens_ids(query):
+                    values, found = _best(part.get_scores_from_ids(known), depth)
+                    scores[row, : len(values)], positions[row, : len(values)] = values, found + start
+            best.add(scores, positions)
+        return best.scores, best.positions
 
-    def scores(self, query: str, positions: Sequence[int]) -> np.ndarray:
-        """float32 [n]: the score of each of n documents; 0 for one without a term of the query."""
-        known = self._index.get_tokens_ids(analyzer(self.settings.language)(query))
-        if not known:
-            return np.zeros(len(positions), np.float32)
-        return np.asarray(self._index.get_scores_from_ids(known)[list(positions)], np.float32)
+    def scores(self, queries: Sequence[str], positions: Sequence[int]) -> np.ndarray:
+        """float32 [n]: the score of the document at each position for the query beside it; 0 without a common term."""
+        places, terms = np.asarray(positions, np.int64), self._terms(queries)
+        numbers = np.searchsorted(self.starts, places, side="right") - 1
+        scores = np.zeros(len(places), np.float32)
+        for number in np.unique(numbers).tolist():
+            part, start = self._part(number), self.starts[number]
+            rows = np.flatnonzero(numbers == number).tolist()
+            for _, group in groupby(rows, key=queries.__getitem__):
+                same = list(group)
+                if known := part.get_tokens_ids(terms[same[0]]):
+                    scores[same] = part.get_scores_from_ids(known)[places[same] - start]
+        return scores
+
+    def _terms(self, queries: Sequence[str]) -> list[list[str]]:
+        terms_of = lru_cache(maxsize=1)(analyzer(self.settings.language))  # the pairs of a query come together
+        return [terms_of(query) for query in queries]
+
+
+def _weighed(texts: Sequence[str], settings: BM25Settings, scratch: Path) -> Iterator[Any]:
+    """The parts of an index, one at a time, with the statistics of all texts; `scratch` is filled on the way."""
+    folders = count_postings(texts, analyzer(settings.language), scratch)
+    terms = sum(int(Postings.load(folder).lengths.sum(dtype=np.int64)) for folder in folders)
+    if not terms:
+        raise InputError("corpus", f"none of its {len(texts)} texts has a word", "Give texts to index.")
+    sum_frequencies(folders)
+    for folder in folders:
+        frequency = np.fromfile(folder / FREQUENCIES, "<i8")
+        yield _part_index(Postings.load(folder), frequency, len(texts), np.float64(terms) / len(texts), settings)
+
+
+def _part_index(part: Postings, frequency: np.ndarray, total: int, mean: np.float64, settings: BM25Settings) -> Any:
+    """One part as an index of the package, which weighs terms by its own texts alone if it is let.
+
+    Args:
+      part: its postings.
+      frequency: [v] documents with each term, among all texts.
+      total: all texts.
+      mean: terms of a text.
+      settings: of the formula.
+    """
+    weight = np.log(1 + (total - frequency + 0.5) / (frequency + 0.5)).astype(np.float32)
+    length = settings.k1 * ((1 - settings.b) + settings.b * part.lengths / mean)
+    counts = part.counts.astype(np.float64)
+    share = counts / (length[part.documents] + counts)
+    scores = {
+        "data": (np.repeat(weight, np.diff(part.offsets)) * share).astype(np.float32),
+        "indices": np.array(part.documents),
+        "indptr": np.array(part.offsets),
+        "num_docs": len(part.lengths),
+    }
+    vocabulary = {term: row for row, term in enumerate(part.terms)}
+    index = _bm25s().BM25(k1=settings.k1, b=settings.b, method="lucene", backend="numpy")
+    index.build_index_from_ids = lambda **_: scores
+    index.index(([], vocabulary), create_empty_token=False, show_progress=False)
+    index.nonoccurrence_array = None
+    return index
+
+
+def _part_folder(folder: Path, number: int) -> Path:
+    return folder / f"part-{number:05d}"
+
+
+def _starts(sizes: Iterable[int]) -> np.ndarray:
+    return np.cumsum([0, *sizes]).astype(np.int64)
+
+
+def _broken(folder: Path, error: Exception) -> InputError:
+    return InputError(folder, f"is no whole BM25 index ({error!r})", "Index the corpus again.")
 
 
 def _best(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

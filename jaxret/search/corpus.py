@@ -6,14 +6,15 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, SupportsIndex, overload
 
 import jax
 import numpy as np
 
-from jaxret.data.beir import Corpus
+from jaxret.data.corpus import Corpus
+from jaxret.data.stored_corpus import SortedIds
 from jaxret.data.text import passage_text
 from jaxret.errors import InputError
 from jaxret.files import read_json, write_json
@@ -25,19 +26,47 @@ from jaxret.search.vectors import Vectors
 CLAIM = "claim.json"
 
 
-def store_order(ids: list[str]) -> list[int]:
-    """Rows of a corpus in descending order of their ids: the order of a store (ties as trec_eval has them)."""
-    return sorted(range(len(ids)), key=ids.__getitem__, reverse=True)
+class StoreOrder(Sequence[str]):
+    """A string of each document of a corpus, made when it is asked for, in the order of a store.
+
+    That is the descending order of ids: "lower position first" is then trec_eval's rule for ties.
+
+    Args:
+      corpus: the documents.
+      string_of: of a row of the corpus.
+    """
+
+    def __init__(self, corpus: Corpus, string_of: Callable[[int], str]):
+        self._rows, self._string_of = corpus.by_id[::-1], string_of
+
+    def __len__(self) -> int:
+        return len(self._rows)
+
+    @overload
+    def __getitem__(self, position: SupportsIndex) -> str: ...
+    @overload
+    def __getitem__(self, position: slice) -> list[str]: ...
+
+    def __getitem__(self, position: SupportsIndex | slice) -> str | list[str]:
+        """One string, or the list of a slice."""
+        if isinstance(position, slice):
+            return [self._string_of(row) for row in self._rows[position].tolist()]
+        return self._string_of(int(self._rows[position]))
 
 
-def store_ids(corpus: Corpus) -> list[str]:
+def store_ids(corpus: Corpus) -> StoreOrder:
     """Ids of every document, in the order of a store."""
-    return sorted(corpus.ids, reverse=True)
+    return StoreOrder(corpus, corpus.ids.__getitem__)
 
 
-def passage_texts(corpus: Corpus, separator: str) -> list[str]:
+def store_positions(corpus: Corpus) -> SortedIds:
+    """From the id of a document to its position in a store."""
+    return SortedIds(corpus.ids, corpus.by_id, range(len(corpus) - 1, -1, -1))
+
+
+def passage_texts(corpus: Corpus, separator: str) -> StoreOrder:
     """Title and text of every document, in the order of a store."""
-    return [passage_text(corpus.titles[row], corpus.texts[row], separator) for row in store_order(corpus.ids)]
+    return StoreOrder(corpus, lambda row: passage_text(corpus.titles[row], corpus.texts[row], separator))
 
 
 def model_fingerprint(encoder: TextEncoder | CrossEncoder) -> str:
@@ -109,4 +138,4 @@ def encoded_now(
 ) -> tuple[list[str], Vectors]:
     """Ids and vectors of a corpus, in the order of a store, without writing one."""
     texts = passage_texts(corpus, encoder.model.text.title_separator)
-    return store_ids(corpus), encoder.passages(texts, progress)
+    return list(store_ids(corpus)), encoder.passages(list(texts), progress)

@@ -77,7 +77,7 @@ def _fused(
     return Run.from_pairs(query_ids, documents, rows, columns, scores)
 
 
-def _common_table(runs: Sequence[Run]) -> tuple[list[str], list[np.ndarray]]:
+def _common_table(runs: Sequence[Run]) -> tuple[Sequence[str], list[np.ndarray]]:
     """One table of documents, and the indices of each run into it."""
     first = runs[0].documents
     if all(run.documents is first or run.documents == first for run in runs):

@@ -7,11 +7,11 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-from jaxret.data.beir import Corpus
+from jaxret.data.corpus import Corpus
 from jaxret.errors import InputError
 from jaxret.files import atomic, existing_folder, open_text, read_json, write_json
 from jaxret.search.bm25 import BM25
-from jaxret.search.corpus import encode_corpus, passage_texts, store_order
+from jaxret.search.corpus import encode_corpus, passage_texts
 from jaxret.search.encode import TextEncoder
 
 DESCRIPTION, DOCUMENTS, VECTORS, LEXICON = "index.json", "documents.jsonl", "vectors", "bm25"
@@ -63,9 +63,9 @@ def build_index(
     """Makes an index; finished parts of a killed run are kept. The description is written last."""
     folder = Path(folder)
     encode_corpus(encoder, corpus, folder / VECTORS, progress)
-    BM25.build(passage_texts(corpus, " "), language).save(folder / LEXICON)
+    BM25.write(folder / LEXICON, passage_texts(corpus, " "), language)
     with atomic(folder / DOCUMENTS) as file:
-        for row in store_order(corpus.ids):
+        for row in corpus.by_id[::-1].tolist():
             record = {"_id": corpus.ids[row], "title": corpus.titles[row], "text": corpus.texts[row]}
             file.write(json.dumps(record, ensure_ascii=False) + "\n")
     write_json(folder / DESCRIPTION, {"model": str(workdir.absolute()), "step": step, "language": language})

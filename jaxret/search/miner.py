@@ -1,14 +1,13 @@
-"""Hard negatives for the queries of a split, a batch at a time: only the corpus and a batch's candidates are held."""
+"""Hard negatives for the queries of a split, a batch at a time: only the queries and a batch's candidates are held."""
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
-from jaxret.data.beir import BeirFolder, Corpus
+from jaxret.data.beir import BeirFolder
 from jaxret.data.groups import Group, Passage, document, positive_documents
 from jaxret.errors import InputError
 from jaxret.search.mining import MiningSettings, Tally, Verdict, drawn, taught, verdicts
@@ -16,12 +15,6 @@ from jaxret.search.pairs import Pair, Scorer
 from jaxret.search.rankers import Ranker
 
 BATCH_QUERIES = 1024
-
-
-def text_keys(corpus: Corpus) -> np.ndarray:
-    """uint64 [n]: a hash of each document's text, its title and the number of its spaces aside."""
-    digests = (hashlib.blake2b(" ".join(text.split()).encode(), digest_size=8).digest() for text in corpus.texts)
-    return np.frombuffer(b"".join(digests), np.uint64)
 
 
 @dataclass
@@ -70,7 +63,7 @@ class Miner:
         self._settings, self._batch_size = settings, batch_size
         self._positives = positive_documents(folder, split)
         self._relevant = [folder.qrels(name) for name in folder.splits]
-        self._keys = text_keys(folder.corpus)
+        self._keys = folder.corpus.text_keys
         self.tally = Tally(settings.num_negatives)
 
     def __len__(self) -> int:

@@ -6,29 +6,38 @@ at a time in memory.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
-from functools import cached_property, lru_cache
-from itertools import groupby, pairwise
+from collections.abc import Iterator, Mapping, Sequence
+from functools import lru_cache
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from jaxret.data.beir import Corpus
+from jaxret.data.corpus import Corpus
 from jaxret.data.text import passage_text
 from jaxret.errors import InputError
 from jaxret.files import existing, sha256
 from jaxret.search.bm25 import BM25
-from jaxret.search.corpus import check_identity, identity, model_fingerprint, passage_texts, store_ids
+from jaxret.search.corpus import (
+    check_identity,
+    identity,
+    model_fingerprint,
+    passage_texts,
+    store_ids,
+    store_positions,
+)
 from jaxret.search.encode import TextEncoder
 from jaxret.search.exact import ExactSearch
 from jaxret.search.pairs import TOKEN_RULES, Pair, Scores, vector_scores
 from jaxret.search.run_files import read_run
 from jaxret.search.runs import Run
 from jaxret.search.store import MANIFEST, StoredVectors, check_files, read_manifest
+from jaxret.search.top_k import TopK
 from jaxret.search.vectors import Vectors
 
 PAIRS_AT_ONCE = 2048
+PARTS_HELD = 4
 
 
 @runtime_checkable
@@ -46,15 +55,22 @@ class Ranker(Protocol):
 
 
 class BM25Ranker:
-    """BM25 over the title and text of a corpus."""
+    """BM25 over the title and text of a corpus.
 
-    def __init__(self, corpus: Corpus, language: str):
-        self._ids, self._corpus = store_ids(corpus), corpus
-        self._index = BM25.build(passage_texts(corpus, " "), language)
+    Args:
+      corpus: the documents.
+      language: of the analyser.
+      folder: where the index is written, and stays but for `PARTS_HELD` parts; None keeps it in memory.
+    """
 
-    @cached_property
-    def _row_of(self) -> dict[str, int]:
-        return {document: row for row, document in enumerate(self._ids)}
+    def __init__(self, corpus: Corpus, language: str, folder: Path | None = None):
+        self._ids, self._position_of, self._corpus = store_ids(corpus), store_positions(corpus), corpus
+        texts = passage_texts(corpus, " ")
+        if folder is None:
+            self._index = BM25.build(texts, language)
+        else:
+            BM25.write(folder, texts, language)
+            self._index = BM25.load(folder, PARTS_HELD)
 
     def top_k(self, ids: Sequence[str], texts: Sequence[str], k: int) -> Run:
         """As `Ranker` has it; a document without a term of the query is no result."""
@@ -63,14 +79,12 @@ class BM25Ranker:
 
     def scores(self, pairs: Sequence[Pair]) -> Scores:
         """As `Ranker` has it; InputError for a passage that is no document of the corpus."""
-        for pair in pairs:
-            if pair.document_id not in self._row_of:
-                problem = f"document {pair.document_id!r} is not in the corpus"
-                raise InputError("bm25", problem, "Give a file with ids of the corpus, or a model as teacher.")
-        parts = [np.zeros(0, np.float32)]
-        for query, group in groupby(pairs, key=lambda pair: pair.query):
-            parts.append(self._index.scores(query, [self._row_of[pair.document_id] for pair in group]))
-        return np.concatenate(parts)
+        try:
+            positions = [self._position_of[pair.document_id] for pair in pairs]
+        except KeyError as error:
+            problem = f"document {error} is not in the corpus"
+            raise InputError("bm25", problem, "Give a file with ids of the corpus, or a model as teacher.") from None
+        return self._index.scores([pair.query for pair in pairs], positions)
 
     def facts(self) -> dict[str, Any]:
         """The formula's settings and the corpus."""
@@ -150,28 +164,23 @@ class ModelRanker:
             choices = ", ".join(encoder.model.config.heads)
             raise InputError("--mode", f"the model has no {mode!r}", f"Choose one of {choices}.")
         self._encoder, self._mode = encoder, mode
-        self._ids: list[str] = []
+        self._position_of: Mapping[str, int] = {}
         if store is not None and corpus is not None:
             manifest = read_manifest(store)
             check_identity(Path(store) / MANIFEST, manifest, identity(encoder, corpus))
             check_files(store, manifest)
-            self._ids, self._stored = manifest["ids"], StoredVectors(store)
+            self._ids, self._position_of = store_ids(corpus), store_positions(corpus)
+            self._stored = StoredVectors(store)
         self._searched = lru_cache(maxsize=1)(self._search)
-
-    @cached_property
-    def _row_of(self) -> dict[str, int]:
-        return {document: row for row, document in enumerate(self._ids)}
 
     def top_k(self, ids: Sequence[str], texts: Sequence[str], k: int) -> Run:
         """As `Ranker` has it: exact search of one shard after the other, scores by the model's own rule."""
         queries = self._encoder.queries(list(texts))
-        best = np.zeros((len(ids), 0), np.float32), np.zeros((len(ids), 0), np.int64)
+        best = TopK(len(ids), k)
         for number, (start, stop) in enumerate(pairwise(self._stored.starts.tolist())):
             scores, positions = self._searched(number, min(k, stop - start))(queries)
-            scores, positions = np.hstack([best[0], scores]), np.hstack([best[1], positions + start])
-            order = np.lexsort((positions, -scores), axis=-1)[:, :k]
-            best = np.take_along_axis(scores, order, 1), np.take_along_axis(positions, order, 1)
-        return Run.from_top_k(ids, self._ids, best[1], best[0] / self._divisors(queries)[:, None])
+            best.add(scores, positions + start)
+        return Run.from_top_k(ids, self._ids, best.positions, best.scores / self._divisors(queries)[:, None])
 
     def scores(self, pairs: Sequence[Pair]) -> Scores:
         """As `Ranker` has it; passages of the store are read from there, others encoded."""
@@ -201,10 +210,11 @@ class ModelRanker:
     def _chunk_scores(self, pairs: Sequence[Pair]) -> Scores:
         queries = _numbered(pair.query for pair in pairs)
         vectors = self._encoder.queries(list(queries))
-        if all(pair.document_id in self._row_of for pair in pairs):
-            stored = _numbered(self._row_of[pair.document_id] for pair in pairs)
+        positions = [self._position_of.get(pair.document_id) for pair in pairs]
+        if None not in positions:
+            stored = _numbered(positions)
             passages = self._stored.rows(list(stored))
-            places = [stored[self._row_of[pair.document_id]] for pair in pairs]
+            places = [stored[position] for position in positions]
         else:
             separator = self._encoder.model.text.title_separator
             texts = [passage_text(pair.title, pair.text, separator) for pair in pairs]

@@ -28,7 +28,7 @@ class Run:
     """
 
     query_ids: list[str]
-    documents: list[str]
+    documents: Sequence[str]
     offsets: np.ndarray
     indices: np.ndarray
     scores: np.ndarray
@@ -44,7 +44,7 @@ class Run:
 
     @classmethod
     def from_top_k(
-        cls, query_ids: Sequence[str], documents: list[str], positions: np.ndarray, scores: np.ndarray
+        cls, query_ids: Sequence[str], documents: Sequence[str], positions: np.ndarray, scores: np.ndarray
     ) -> Run:
         """The run of a search.
 
@@ -69,7 +69,7 @@ class Run:
     def from_pairs(
         cls,
         query_ids: Sequence[str],
-        documents: list[str],
+        documents: Sequence[str],
         rows: np.ndarray,
         indices: np.ndarray,
         scores: np.ndarray,
@@ -168,7 +168,7 @@ def _ordinals(scores: np.ndarray) -> np.ndarray:
     return (bits ^ ((bits >> 31) & 0x7FFFFFFF)).astype(np.int64)
 
 
-def _ties_broken(documents: list[str], tied: np.ndarray, indices: np.ndarray) -> np.ndarray:
+def _ties_broken(documents: Sequence[str], tied: np.ndarray, indices: np.ndarray) -> np.ndarray:
     """`indices` with each stretch of equal scores in descending order of ids.
 
     Args:
@@ -181,14 +181,15 @@ def _ties_broken(documents: list[str], tied: np.ndarray, indices: np.ndarray) ->
     starts = np.concatenate([[True], ~tied])
     members = np.flatnonzero(~starts | np.concatenate([tied, [False]]))
     candidates = indices[members]
-    involved = np.zeros(len(documents), bool)
-    involved[candidates] = True
-    descending = np.array(sorted(np.flatnonzero(involved).tolist(), key=documents.__getitem__, reverse=True), np.int32)
-    place = np.empty(len(documents), np.int64)
-    place[descending] = np.arange(len(descending))
+    involved, which = np.unique(candidates, return_inverse=True)
+    names = [documents[index] for index in involved.tolist()]
+    order = sorted(range(len(names)), key=names.__getitem__, reverse=True)
+    descending = involved[order]
+    place = np.empty(len(order), np.int64)
+    place[order] = np.arange(len(order))
     # One sort of (stretch, place) packed in an integer is faster than an argsort.
-    bits = len(descending).bit_length()
-    keys = (np.cumsum(starts[members]) << bits) + place[candidates]
+    bits = len(order).bit_length()
+    keys = (np.cumsum(starts[members]) << bits) + place[which]
     keys.sort()
     broken = indices.copy()
     broken[members] = descending[keys & ((1 << bits) - 1)]

@@ -5,17 +5,19 @@ Documents lie in descending order of their ids, so that "lower position first" i
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+import json
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 
 from jaxret.errors import InputError
-from jaxret.files import atomic_folder, read_json, sha256, write_json
+from jaxret.files import atomic, atomic_folder, open_text, read_json, sha256, write_json
 from jaxret.search.vectors import Ragged, Vectors
 
-MANIFEST = "vectors.json"
+MANIFEST, IDS = "vectors.json", "ids.jsonl"
+FORMAT = 2
 SHARD_DOCUMENTS = 8192
 
 
@@ -37,11 +39,13 @@ def write_shard(store: str | Path, number: int, vectors: Vectors) -> None:
             np.save(folder / f"{name}.npy", array)
 
 
-def seal(store: str | Path, ids: list[str], facts: dict[str, Any]) -> None:
-    """Writes the manifest that makes the store complete: ids, checksums of all files, and the facts given."""
+def seal(store: str | Path, ids: Iterable[str], facts: dict[str, Any]) -> None:
+    """Writes the ids, then the manifest that makes the store complete: checksums of all files, and the facts given."""
     store = Path(store)
-    files = {str(p.relative_to(store)): sha256(p) for p in sorted(store.glob("shard-*/*.npy"))}
-    write_json(store / MANIFEST, {"format": 1, **facts, "ids": ids, "files": files})
+    with atomic(store / IDS) as file:
+        file.writelines(json.dumps(name, ensure_ascii=False) + "\n" for name in ids)
+    files = {str(p.relative_to(store)): sha256(p) for p in [store / IDS, *sorted(store.glob("shard-*/*.npy"))]}
+    write_json(store / MANIFEST, {"format": FORMAT, **facts, "files": files})
 
 
 def read_manifest(store: str | Path) -> dict[str, Any]:
@@ -49,7 +53,12 @@ def read_manifest(store: str | Path) -> dict[str, Any]:
     path = Path(store) / MANIFEST
     if not path.exists():
         raise InputError(path, "no such file: the folder is no complete store of vectors", "Run jaxret encode on it.")
-    return read_json(path)
+    manifest = read_json(path)
+    if manifest.get("format") != FORMAT:
+        raise InputError(
+            path, f"format {manifest.get('format')}, not {FORMAT}", "Run jaxret encode, into a new folder."
+        )
+    return manifest
 
 
 def read_vectors(store: str | Path, *, check: bool = True) -> tuple[list[str], Vectors, dict[str, Any]]:
@@ -66,7 +75,9 @@ def read_vectors(store: str | Path, *, check: bool = True) -> tuple[list[str], V
     if check:
         check_files(store, manifest)
     shards = [_shard(folder) for folder in sorted(Path(store).glob("shard-*"))]
-    return manifest["ids"], _joined(shards), manifest
+    with open_text(Path(store) / IDS) as file:
+        ids = [json.loads(line) for line in file]
+    return ids, _joined(shards), manifest
 
 
 def check_files(store: str | Path, manifest: dict[str, Any]) -> None:

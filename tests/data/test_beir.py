@@ -2,7 +2,8 @@ import gzip
 
 import pytest
 
-from jaxret.data.beir import BeirFolder, Corpus, read_corpus, read_qrels, read_queries
+from jaxret.data.beir import BeirFolder, read_corpus, read_qrels, read_queries
+from jaxret.data.corpus import Corpus
 from jaxret.errors import InputError
 from tests.data.conftest import CORPUS, HEADER, QUERIES, TRAIN
 

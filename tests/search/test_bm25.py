@@ -3,16 +3,21 @@ from __future__ import annotations
 import math
 import subprocess
 import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
 from hypothesis import assume, given
 from hypothesis import strategies as st
 
+from jaxret.data.beir import read_corpus, read_queries
 from jaxret.errors import InputError
+from jaxret.search import postings
 from jaxret.search.analyzers import analyzer
 from jaxret.search.bm25 import BM25
+from jaxret.search.bm25 import _bm25s as package
 
+DATA = Path(__file__).parents[2] / "data"
 WORDS = st.lists(st.sampled_from(["cat", "dog", "owl", "fox", "日本語", "日本", "1990年", "the", "…"]), max_size=8)
 TEXTS = WORDS.map(" ".join)
 
@@ -49,7 +54,7 @@ def test_equals_the_formula(texts, query, language, formula):
     assert sorted(positions[0, found].tolist()) == [i for i, score in enumerate(expected) if score > 0]
     np.testing.assert_allclose(scores[0, found], np.array(expected)[positions[0, found]], rtol=1e-5)
     assert (scores[0, ~found] == 0).all() and (np.diff(scores[0]) <= 0).all()
-    assert scores.dtype == np.float32 and positions.dtype == np.int32
+    assert scores.dtype == np.float32 and positions.dtype == np.int64
 
 
 @given(texts=st.lists(st.sampled_from(["cat", "cat dog", "dog", "cat cat", "owl fox"]), min_size=3, max_size=12))
@@ -71,31 +76,61 @@ def test_queries_without_known_terms():
     assert BM25.build(["cat"], "en").top_k([], 1)[0].shape == (0, 1)
 
 
-def test_saved_and_loaded(tmp_path, capfd):
-    texts = ["東京は日本の首都", "猫 と 犬", "", "日本 1990年"]
+@pytest.mark.parametrize("part_terms", [1, 6, 1000])
+@pytest.mark.parametrize("held", [1, None])
+def test_written_and_loaded(tmp_path, capfd, monkeypatch, part_terms, held):
+    texts, asked = ["東京は日本の首都", "猫 と 犬", "", "日本 1990年"], ["日本の猫", "1990", "", "1990"]
     index = BM25.build(texts, "ja", k1=1.2, b=0.6)
-    BM25.build(["older"], "en").save(tmp_path / "bm25")
-    index.save(tmp_path / "bm25")
-    again = BM25.load(tmp_path / "bm25")
+    BM25.write(tmp_path / "bm25", ["older"], "en")
+    monkeypatch.setattr(postings, "PART_TERMS", part_terms)
+    BM25.write(tmp_path / "bm25", texts, "ja", k1=1.2, b=0.6)
+    again = BM25.load(tmp_path / "bm25", held)
     assert again.settings == index.settings and again.num_documents == 4
-    for mine, theirs in zip(index.top_k(["日本の猫", "1990"], 3), again.top_k(["日本の猫", "1990"], 3), strict=True):
+    assert len(again.starts) == {1: 5, 6: 3, 1000: 2}[part_terms], "texts are not cut"
+    for mine, theirs in zip(index.top_k(asked, 3), again.top_k(asked, 3), strict=True):
         assert (mine == theirs).all()
-    assert capfd.readouterr() == ("", "")
+    pairs = [(query, position) for query in asked for position in (3, 0, 1)]
+    queries, positions = zip(*pairs, strict=True)
+    expected = index.scores(queries, positions)
+    assert (again.scores(queries, positions) == expected).all() and (expected > 0).sum() == 4
+    assert [path.name for path in tmp_path.iterdir()] == ["bm25"] and capfd.readouterr() == ("", "")
+
+
+def test_parts_are_the_package_over_all_texts(monkeypatch):
+    bm25s = package()  # without JAX
+    corpus = read_corpus(DATA / "jsquad")
+    queries, language = read_queries(DATA / "jsquad").texts[:200], "ja"
+    terms = [analyzer(language)(text) for text in corpus.texts]
+    whole = bm25s.BM25(k1=0.9, b=0.4, method="lucene", backend="numpy")
+    whole.index(terms, show_progress=False, create_empty_token=False)
+    monkeypatch.setattr(postings, "PART_TERMS", sum(map(len, terms)) // 5)
+    index = BM25.build(corpus.texts, language)
+    assert len(index.starts) == 7
+    found = index.top_k(queries, len(corpus))
+    for query, scores, positions in zip(queries, *found, strict=True):
+        expected = whole.get_scores(analyzer(language)(query))
+        order = np.lexsort((np.arange(len(corpus)), -expected))
+        order = order[expected[order] > 0]
+        assert positions[: len(order)].tolist() == order.tolist() and (positions[len(order) :] == -1).all()
+        assert (scores[: len(order)] == expected[order]).all(), "to the bit"
 
 
 def test_files_are_the_same_in_every_process(tmp_path):
-    code = "import sys; from jaxret.search.bm25 import BM25; BM25.build(['a b c d', 'b e f'], 'en').save(sys.argv[1])"
+    code = "import sys; from jaxret.search.bm25 import BM25; BM25.write(sys.argv[1], ['a b c d', 'b e f'], 'en')"
     for seed in "12":
         environment = {"PYTHONHASHSEED": seed, "PYTHONPATH": ":".join(sys.path)}
         subprocess.run([sys.executable, "-c", code, tmp_path / seed], check=True, env=environment)
-    for file in (tmp_path / "1").iterdir():
-        assert file.read_bytes() == (tmp_path / "2" / file.name).read_bytes()
+    files = [file for file in (tmp_path / "1").rglob("*") if file.is_file()]
+    assert len(files) > 4
+    for file in files:
+        assert file.read_bytes() == (tmp_path / "2" / file.relative_to(tmp_path / "1")).read_bytes()
 
 
 def test_does_not_wake_jax():
     code = """
 import sys
 from jaxret.search.bm25 import BM25
+from jaxret.search.bm25 import _bm25s as package
 assert "bm25s" not in sys.modules
 BM25.build(["a"], "en").top_k(["a"], 1)
 assert "jax" not in sys.modules
@@ -120,8 +155,11 @@ def test_nothing_to_index(texts):
 def test_broken_folders(tmp_path):
     with pytest.raises(InputError, match="no such folder"):
         BM25.load(tmp_path / "none")
-    BM25.build(["cat"], "en").save(tmp_path / "bm25")
-    file = next((tmp_path / "bm25").glob("data*"))
+    BM25.write(tmp_path / "bm25", ["cat"], "en")
+    file = next((tmp_path / "bm25").rglob("data*"))
     file.write_bytes(file.read_bytes()[:20])
+    with pytest.raises(InputError, match="Index the corpus again"):
+        BM25.load(tmp_path / "bm25").top_k(["cat"], 1)
+    (tmp_path / "bm25/settings.json").write_text("{}")
     with pytest.raises(InputError, match="Index the corpus again"):
         BM25.load(tmp_path / "bm25")

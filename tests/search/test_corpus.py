@@ -5,11 +5,20 @@ import jax
 import numpy as np
 import pytest
 
-from jaxret.data.beir import Corpus, read_corpus
+from jaxret.data.beir import read_corpus
+from jaxret.data.corpus import Corpus
 from jaxret.errors import InputError
 from jaxret.runtime.mesh import device_mesh
 from jaxret.search import corpus as corpus_module
-from jaxret.search.corpus import CLAIM, encode_corpus, encoded_now, open_store, passage_texts, store_order
+from jaxret.search.corpus import (
+    CLAIM,
+    encode_corpus,
+    encoded_now,
+    open_store,
+    passage_texts,
+    store_ids,
+    store_positions,
+)
 from jaxret.search.encode import TextEncoder
 from jaxret.search.store import MANIFEST, shard_bounds, shard_folder
 
@@ -40,8 +49,10 @@ def assert_equal(found, expected):
 
 def test_documents_lie_in_descending_order_of_their_ids():
     corpus = Corpus(["a", "c", "b10", "b2"], ["", "C", "", ""], ["one", "two", "three", " four "])
-    assert store_order(corpus.ids) == [1, 3, 2, 0]
-    assert passage_texts(corpus, ": ") == ["C: two", ":  four", ": three", ": one"]
+    ids = list(store_ids(corpus))
+    assert ids == sorted(corpus.ids, reverse=True) and ids[1:3] == store_ids(corpus)[1:3]
+    assert dict(store_positions(corpus)) == {name: position for position, name in enumerate(ids)}
+    assert list(passage_texts(corpus, ": ")) == ["C: two", ":  four", ": three", ": one"]
 
 
 def test_a_store_holds_the_vectors_of_the_corpus_in_order(encoder, corpus, tmp_path):

@@ -4,20 +4,28 @@ from __future__ import annotations
 
 import json
 import tracemalloc
+from functools import partial
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 
+from jaxret.data import stored_corpus
 from jaxret.data.beir import BeirFolder
 from jaxret.errors import InputError
+from jaxret.runtime.mesh import device_mesh
+from jaxret.search import corpus as corpus_module
+from jaxret.search import postings
 from jaxret.search.bm25 import BM25
-from jaxret.search.corpus import passage_texts, store_ids
+from jaxret.search.corpus import encode_corpus, passage_texts, store_ids
+from jaxret.search.encode import TextEncoder
 from jaxret.search.miner import Miner
 from jaxret.search.mining import MiningSettings
-from jaxret.search.rankers import BM25Ranker, RunRanker
+from jaxret.search.rankers import BM25Ranker, ModelRanker, RunRanker
 from jaxret.search.run_files import write_run
 from jaxret.search.runs import Run
+from jaxret.search.store import shard_bounds
 
 DATA = Path(__file__).parents[2] / "data"
 HEADER = "query-id\tcorpus-id\tscore\n"
@@ -216,3 +224,36 @@ def test_what_is_held_depends_on_the_batch_and_the_window_alone(tmp_path):
     assert peak(5_000, 100, 10) < 1.5 * small, "fifty times the corpus"
     assert peak(100, 1_000, 10) < 1.5 * small, "ten times the queries"
     assert peak(100, 100, 100) > 3 * small, "the measure sees what a batch holds"
+
+
+@pytest.mark.parametrize("system", ["bm25", "model"])
+def test_memory_does_not_grow_with_the_corpus(tmp_path, monkeypatch, model, random_params, system):
+    monkeypatch.setattr(stored_corpus, "SORTED_AT_ONCE", 200)
+    monkeypatch.setattr(postings, "PART_TERMS", 1600)
+    monkeypatch.setattr(corpus_module, "shard_bounds", partial(shard_bounds, size=200))
+    mesh = device_mesh((1, 1, 1), jax.devices()[:1])
+    encoder = TextEncoder(model, random_params(model.abstract_params()), mesh)
+
+    def peak(documents: int, name: str) -> int:
+        words = ("cat", "dog", "owl", "hen", "bee", "ant", "fox")
+        texts = {f"d{n:05d}": " ".join(words[n * step % 7] for step in (1, 2, 3, 5)) for n in range(documents)}
+        texts["d00000"] = "the only one of its kind"
+        asked = {f"q{n}": words[n % 7] for n in range(20)}
+        folder_of(tmp_path / name, texts, asked, train={query: {"d00000": 1} for query in asked})
+        tracemalloc.start()
+        scratch = tmp_path / f"{name}-scratch"
+        folder = BeirFolder(tmp_path / name, scratch=scratch)
+        if system == "bm25":
+            ranker = BM25Ranker(folder.corpus, "en", scratch / "ranker")
+        else:
+            encode_corpus(encoder, folder.corpus, scratch / "ranker")
+            ranker = ModelRanker(encoder, "dense", folder.corpus, scratch / "ranker")
+        groups = list(Miner(folder, "train", ranker, MiningSettings(2, 1, 20))())
+        held = tracemalloc.get_traced_memory()[1]
+        tracemalloc.stop()
+        assert sum(len(group.negatives) for group in groups) == 40
+        return held
+
+    peak(100, "first")  # compiles, imports
+    small, large = peak(400, "small"), peak(2_000, "large")
+    assert large < 1.25 * small

@@ -10,7 +10,8 @@ import jax
 import numpy as np
 import pytest
 
-from jaxret.data.beir import BeirFolder, Corpus
+from jaxret.data.beir import BeirFolder
+from jaxret.data.corpus import Corpus
 from jaxret.errors import InputError
 from jaxret.ops.maxsim import RULES
 from jaxret.runtime.mesh import device_mesh
