@@ -25,6 +25,7 @@ class _Mined:
     text: str
     positives: list[str]
     documents: list[str]
+    rows: np.ndarray
     scores: np.ndarray
     found: np.ndarray
 
@@ -93,11 +94,13 @@ class Miner:
         asked = [texts[row_of[query]] for query in queries]
         depth = min(self._settings.last_rank, len(self._folder.corpus))
         run = self._source.top_k(queries, asked, depth)
-        batch = []
-        for row, (query, text) in enumerate(zip(queries, asked, strict=True)):
-            span = slice(run.offsets[row], run.offsets[row + 1])
-            documents = [run.documents[index] for index in run.indices[span].tolist()]
-            batch.append(_Mined(query, text, self._positives[query], documents, run.scores[span], np.zeros(0)))
+        found, places = np.unique(run.indices, return_inverse=True)
+        names = [run.documents[index] for index in found.tolist()]
+        rows, batch = self._rows(names), []
+        for number, (query, text) in enumerate(zip(queries, asked, strict=True)):
+            span = slice(run.offsets[number], run.offsets[number + 1])
+            documents, own = [names[place] for place in places[span].tolist()], rows[places[span]]
+            batch.append(_Mined(query, text, self._positives[query], documents, own, run.scores[span], np.zeros(0)))
         thresholds = self._thresholds(batch)
         for mined, threshold in zip(batch, thresholds, strict=True):
             mined.found = self._verdicts(mined, threshold)
@@ -106,12 +109,10 @@ class Miner:
         return batch
 
     def _verdicts(self, mined: _Mined, threshold: float) -> np.ndarray:
-        rows = self._rows(mined.documents)
-        judged = [
-            document for split in self._relevant for document, grade in split.get(mined.query, {}).items() if grade > 0
-        ]
-        relevant = np.isin(rows, self._rows(judged))
-        copies = np.isin(self._keys[rows], self._keys[self._rows(judged)])
+        graded = (split.get(mined.query, {}).items() for split in self._relevant)
+        judged = self._rows([document for row in graded for document, grade in row if grade > 0])
+        relevant = np.isin(mined.rows, judged)
+        copies = np.isin(self._keys[mined.rows], self._keys[judged])
         return verdicts(mined.scores, relevant, copies, threshold, self._settings)
 
     def _rows(self, documents: Sequence[str]) -> np.ndarray:
