@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxret.nn.attention import Attention
 from jaxret.nn.config import EncoderConfig
+from jaxret.nn.dropout import Dropout
 from jaxret.nn.layers import MLP, RESIDUAL_INIT, Dense, Norm
 from jaxret.nn.positions import rotated
 
@@ -88,7 +89,7 @@ class Block(nn.Module):
     ) -> tuple[Float[Array, "b l d"], Float[Array, "b l d"] | None]:
         """Attends, to itself or to `seen`, and transforms; the states are carry and, if all are wanted, output."""
         config = self.config
-        drop = nn.Dropout(config.dropout, deterministic=self.deterministic)
+        drop = Dropout(config.dropout, self.deterministic)
         attention_norm, mlp_norm = norm(config, "attention_norm"), norm(config, "mlp_norm")
         attention = SelfAttention(config, self.attention, name="attention")
         mlp = MLP(config.mlp_width, config.activation, config.gated, config.mlp_bias, name="mlp")

@@ -14,6 +14,7 @@ from jaxret.errors import InputError
 from jaxret.nn.attention import Attention, plain_attention
 from jaxret.nn.block import norm
 from jaxret.nn.config import EncoderConfig
+from jaxret.nn.dropout import Dropout
 from jaxret.nn.encoder import Encoder
 from jaxret.nn.layers import Dense
 from jaxret.ops.activations import ACTIVATIONS
@@ -112,5 +113,5 @@ class ScoreHead(nn.Module):
         x = Dense(x.shape[-1], ("width", None), config.bias, name="transform")(x[:, None])
         x = ACTIVATIONS[config.activation](x)
         x = norm(self.body, "norm")(x) if config.norm else x
-        x = nn.Dropout(config.dropout, deterministic=deterministic)(x).astype(jnp.float32)
+        x = Dropout(config.dropout, deterministic)(x).astype(jnp.float32)
         return Dense(1, ("width", None), use_bias=True, name="classifier")(x)[:, 0, 0]

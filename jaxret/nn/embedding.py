@@ -8,6 +8,7 @@ from jaxtyping import Array, Bool, Float, Int
 
 from jaxret.nn.block import norm
 from jaxret.nn.config import EncoderConfig
+from jaxret.nn.dropout import Dropout
 from jaxret.nn.layers import parameter
 from jaxret.nn.positions import position_rows
 
@@ -34,7 +35,7 @@ def embedded(
         shape = (config.max_positions, config.width)
         x = x + jnp.take(parameter(module, "position_embedding", init, (None, "width"), shape), rows, axis=0)
     x = norm(config, "embedding_norm")(x) if config.embedding_norm else x
-    return nn.Dropout(config.dropout, deterministic=deterministic)(x)
+    return Dropout(config.dropout, deterministic)(x)
 
 
 class Embedding(nn.Module):

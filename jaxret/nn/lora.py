@@ -17,6 +17,7 @@ from jax.sharding import NamedSharding, PartitionSpec
 from jaxtyping import Array, Float
 
 from jaxret.errors import InputError
+from jaxret.nn.dropout import dropped
 from jaxret.nn.layers import Dense
 from jaxret.ops.products import dense_product
 
@@ -130,7 +131,7 @@ def with_lora(config: LoraConfig, *, deterministic: bool = True) -> AbstractCont
             raise InputError(f"parameter {name}/{A}", f"a {kind} cannot be adapted", "Target kernels of Dense alone.")
         y, (x,) = call(*args, **kwargs), args or kwargs.values()
         if config.dropout and not deterministic:
-            x = _dropped(x, config.dropout, module.make_rng("dropout"))
+            x = dropped(x, config.dropout, module.make_rng("dropout"))
         update = _update(x, module.get_variable("params", A), module.get_variable("params", B))
         return (y.astype(jnp.float32) + config.scale * update).astype(y.dtype)
 
@@ -195,11 +196,6 @@ def _shardings(kernel: Any) -> tuple[NamedSharding | None, NamedSharding | None]
         NamedSharding(sharding.mesh, PartitionSpec(*stack, inputs, None)),
         NamedSharding(sharding.mesh, PartitionSpec(*stack, None, outputs)),
     )
-
-
-def _dropped(x: Float[Array, "*n d"], rate: float, key: jax.Array) -> Float[Array, "*n d"]:
-    kept = jax.random.bernoulli(key, 1 - rate, x.shape)
-    return jnp.where(kept, x / (1 - rate), 0).astype(x.dtype)
 
 
 def _update(x: Float[Array, "*n d"], a: Float[Array, "d r"], b: Float[Array, "r f"]) -> Float[Array, "*n f"]:

@@ -82,10 +82,11 @@ def _over_devices(
     Left to itself the partitioner follows the embeddings' sharding and splits widths instead of rows, in all layers.
     """
     mesh = jax.sharding.get_abstract_mesh()
-    if mesh.empty or mesh.size == 1:
+    free = [axis for axis in mesh.axis_names if axis not in mesh.manual_axes]  # the others are split already
+    if all(mesh.shape[axis] == 1 for axis in free):
         return attention(q, k, v, mask, **shape)
-    tensor = mesh.shape["tensor"]
-    rows = BATCH if q.shape[0] % (mesh.shape["data"] * mesh.shape["fsdp"]) == 0 else None
+    tensor, batch = mesh.shape["tensor"], tuple(axis for axis in BATCH if axis in free)
+    rows = batch if q.shape[0] % math.prod(mesh.shape[axis] for axis in batch) == 0 else None
     heads = "tensor" if q.shape[1] % tensor == 0 else None
     if heads:
         copies = math.lcm(k.shape[1], tensor) // k.shape[1]  # so that each device has the keys of its queries
@@ -96,6 +97,7 @@ def _over_devices(
         mesh=mesh,
         in_specs=(places, places, places, PartitionSpec(rows)),
         out_specs=places,
+        axis_names=set(free),
         check_vma=False,
     )
     return one(q, k, v, mask)

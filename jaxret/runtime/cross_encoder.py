@@ -19,6 +19,7 @@ from jaxret.data.text_tokenizer import TextTokenizer
 from jaxret.errors import InputError
 from jaxret.nn.cross_encoder import CrossEncoder, CrossEncoderConfig
 from jaxret.runtime.attention import attention_named
+from jaxret.runtime.chunks import in_chunks
 from jaxret.runtime.network import abstract, check_positions, check_vocabulary, read_description, write_description
 from jaxret.runtime.precision import cast, compute_dtype
 
@@ -36,6 +37,7 @@ class CrossEncoderModel:
       precision: of the products, see `runtime.precision`.
       attention: the implementation, see `runtime.attention`.
       origin: the published checkpoint that it came from; decides nothing, see `Model`.
+      chunk_rows: pairs that a device scores at a time in training, see `runtime.chunks`; 0 for all.
     """
 
     file: ClassVar[str] = DESCRIPTION
@@ -45,6 +47,7 @@ class CrossEncoderModel:
     precision: str = "auto"
     attention: str = "auto"
     origin: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    chunk_rows: int = 0
 
     def __post_init__(self):
         check_positions("PairConfig.max_len", self.text.max_len, self.config.encoder.usable_positions)
@@ -64,10 +67,14 @@ class CrossEncoderModel:
         self, params: Any, token_ids: jax.Array, type_ids: jax.Array | None = None, rng: jax.Array | None = None
     ) -> Float[Array, " b"]:
         """Scores rows of ids `[b l]` before `activation_fn`, in the compute dtype; `rng` turns dropout on."""
+        if not self.chunk_rows:
+            return self._apply(params, (token_ids, type_ids), rng)
+        return in_chunks(lambda *args: self._apply(*args, rng), params, (token_ids, type_ids), self.chunk_rows)
+
+    def _apply(self, params: Any, ids: tuple[jax.Array, jax.Array | None], rng: jax.Array | None) -> Any:
         variables = {"params": cast(params, compute_dtype(self.precision))}
         rngs = None if rng is None else {"dropout": rng}
-        scores: Any = self.module.apply(variables, token_ids, type_ids, deterministic=rng is None, rngs=rngs)
-        return scores
+        return self.module.apply(variables, *ids, deterministic=rng is None, rngs=rngs)
 
     def abstract_params(self, mesh: Mesh | None = None, dtype: Any = jnp.float32) -> Any:
         """Shapes and dtypes of the parameters, with their shardings where a mesh is given."""

@@ -19,6 +19,7 @@ from jaxret.errors import InputError
 from jaxret.nn.retriever import Embeddings, Retriever, RetrieverConfig, Side
 from jaxret.runtime.attention import attention_named
 from jaxret.runtime.checkpoints import Checkpoints
+from jaxret.runtime.chunks import in_chunks
 from jaxret.runtime.network import abstract, check_positions, check_vocabulary, read_description, write_description
 from jaxret.runtime.precision import cast, compute_dtype
 
@@ -37,6 +38,7 @@ class Model:
       attention: the implementation, see `runtime.attention`.
       origin: the published checkpoint that it came from, as `runtime.layouts` describes it; decides nothing about what
         the model computes, and two models may be equal without it.
+      chunk_rows: rows that a device embeds at a time when an objective calls, see `runtime.chunks`; 0 for all.
     """
 
     file: ClassVar[str] = DESCRIPTION
@@ -46,6 +48,7 @@ class Model:
     precision: str = "auto"
     attention: str = "auto"
     origin: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
+    chunk_rows: int = 0
 
     def __post_init__(self):
         for name in ("query_max_len", "passage_max_len"):
@@ -71,8 +74,10 @@ class Model:
         return embeddings
 
     def __call__(self, params: Any, token_ids: jax.Array, side: Side, rng: jax.Array | None = None) -> Embeddings:
-        """`apply`, for an objective, which may ask the model for more."""
-        return self.apply(params, token_ids, side, rng)
+        """`apply`, for an objective: in chunks, if there is a number of rows for them."""
+        if not self.chunk_rows:
+            return self.apply(params, token_ids, side, rng)
+        return in_chunks(lambda params, ids: self.apply(params, ids, side, rng), params, token_ids, self.chunk_rows)
 
     def abstract_params(self, mesh: Mesh | None = None, dtype: Any = jnp.float32) -> Any:
         """Shapes and dtypes of the parameters, with their shardings where a mesh is given."""

@@ -47,6 +47,7 @@ def train(
     mesh_shape: Sequence[int] = (-1, 1, 1),
     precision: str = "auto",
     attention: str = "auto",
+    chunk_rows: int = 0,
     save_interval_steps: int = 1000,
     keep: int = 2,
     log_period: int = 10,
@@ -74,6 +75,8 @@ def train(
       mesh_shape: sizes of `data, fsdp, tensor`; one may be -1.
       precision: "auto", "float32" or "bfloat16" products.
       attention: its implementation, see `runtime.attention`.
+      chunk_rows: gradient caching: a device embeds so many rows at a time, and again in the backward pass, so that a
+        large batch needs little memory; the same gradient. 0 embeds all at once.
       save_interval_steps: steps between checkpoints.
       keep: checkpoints kept besides step 0.
       log_period: steps between reports.
@@ -84,13 +87,13 @@ def train(
       InputError: bad sizes, data, vocabulary or checkpoint, before anything is compiled.
     """
     mesh = device_mesh(mesh_shape)
-    _check_sizes(steps, global_batch_size, mesh)
+    _check_sizes(steps, global_batch_size, chunk_rows, mesh)
     description = described(retriever, text, vocabulary, pretrained, precision, attention)
     model = description.model
     folder, first_process = Path(workdir), jax.process_index() == 0
     check_same_model(folder, model)
     optimizer_ = optimizer(steps)
-    step, abstract = step_program(model, objective, optimizer_, seed, mesh)
+    step, abstract = step_program(dataclasses.replace(model, chunk_rows=chunk_rows), objective, optimizer_, seed, mesh)
     open_batches = functools.partial(
         batches,
         tokenizer=model.tokenizer,
@@ -172,9 +175,11 @@ def _save(checkpoints: Checkpoints, step: int, state: TrainState) -> None:
     checkpoints.save(step, params, dataclasses.replace(state, params=added), {"batches": step})
 
 
-def _check_sizes(steps: int, global_batch_size: int, mesh: jax.sharding.Mesh) -> None:
+def _check_sizes(steps: int, global_batch_size: int, chunk_rows: int, mesh: jax.sharding.Mesh) -> None:
     if steps < 1:
         raise InputError("train.steps", f"{steps} is not a number of steps", "Give 1 or more.")
+    if chunk_rows < 0:
+        raise InputError("train.chunk_rows", f"{chunk_rows} is not a number of rows", "Give 1 or more, or 0 for all.")
     rows = mesh.shape["data"] * mesh.shape["fsdp"]
     if global_batch_size < 1 or global_batch_size % rows:
         problem = f"{global_batch_size} rows do not divide over {rows} devices (data x fsdp)"

@@ -1,0 +1,101 @@
+"""Gradient caching: any chunks, any mesh, dropout on, give the loss and the gradient of the batch as a whole."""
+
+import dataclasses
+import functools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+
+from jaxret.runtime.chunks import in_chunks
+from jaxret.runtime.mesh import device_mesh
+from jaxret.train.loop import global_batch, step_program
+from jaxret.train.objectives.contrastive import contrastive
+from jaxret.train.step import fresh_state
+
+B, N, SEED = 16, 2, 3
+KNOBS = dict.fromkeys(("dense", "lexical", "multi_vector"), 1.0)
+DESCENT = optax.sgd(1.0)  # the change of a parameter is its gradient
+
+
+@pytest.fixture(scope="module")
+def dropping(model):
+    encoder = dataclasses.replace(model.config.encoder, dropout=0.3)
+    return dataclasses.replace(model, config=dataclasses.replace(model.config, encoder=encoder))
+
+
+@pytest.fixture(scope="module")
+def batch(model):
+    random = np.random.default_rng(0)
+    query = random.integers(3, model.tokenizer.size, (B, 6)).astype(np.int32)
+    passage = random.integers(3, model.tokenizer.size, (B, N, 9)).astype(np.int32)
+    query[:5, 4:], passage[3:9, 1, 5:] = -1, -1
+    return {"query": query, "passage": passage, "passage_key": np.arange(B * N, dtype=np.int32).reshape(B, N)}
+
+
+@pytest.fixture(scope="module")
+def stepped(dropping, batch, random_params):
+    """Loss and gradient of a step with chunks of so many rows on a mesh."""
+
+    @functools.cache
+    def found(rows, shape):
+        model, mesh = (
+            dataclasses.replace(dropping, chunk_rows=rows),
+            device_mesh(shape, jax.devices()[: np.prod(shape)]),
+        )
+        objective = functools.partial(contrastive, temperature=KNOBS, weight=KNOBS)
+        step, abstract = step_program(model, objective, DESCENT, SEED, mesh)
+        params = random_params(model.abstract_params())
+        before = jax.tree.map(np.asarray, params)
+        state = jax.device_put(fresh_state(params, DESCENT, {}), jax.tree.map(lambda x: x.sharding, abstract))
+        state, metrics = step(state, global_batch(batch, mesh))
+        return metrics, jax.tree.map(lambda x, y: x - np.asarray(y), before, state.params)
+
+    return found
+
+
+@pytest.mark.parametrize("rows", [1, 3, 16, 99])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (8, 1, 1), (2, 2, 2), (1, 4, 2)])
+def test_chunks_change_nothing(stepped, rows, shape):
+    expected, found = stepped(0, (1, 1, 1)), stepped(rows, shape)
+    for name, value in expected[0].items():
+        np.testing.assert_allclose(found[0][name], value, rtol=1e-5, atol=1e-5, err_msg=name)
+    largest = max(np.abs(x).max() for x in jax.tree.leaves(expected[1]))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=1e-5 * largest), found[1], expected[1])
+
+
+def test_dropout_is_on(dropping, batch, random_params):
+    params, ids = random_params(dropping.abstract_params()), jnp.asarray(batch["query"])
+    embedded = [
+        np.asarray(dropping(params, ids, "query", rng).dense) for rng in (None, *jax.random.split(jax.random.key(0)))
+    ]
+    assert all(np.abs(a - b).max() > 1e-3 for a, b in zip(embedded, embedded[1:], strict=False))
+    same = jnp.repeat(ids[5:6], 4, axis=0)
+    rows = np.asarray(dropping(params, same, "query", jax.random.key(0)).dense)
+    assert len({row.tobytes() for row in rows}) == 4, "rows with the same text lose different elements"
+
+
+def test_memory_is_that_of_a_chunk():
+    width, rows, length = 64, 256, 32
+
+    def apply(params, x):
+        for _ in range(4):
+            x = jnp.tanh(x @ params)
+        return x[:, 0]
+
+    def loss(chunk):
+        def total(params, x):
+            found = in_chunks(apply, params, x, chunk) if chunk else apply(params, x)
+            return jnp.sum((found @ found.T) ** 2)
+
+        return total
+
+    params, x = jax.ShapeDtypeStruct((width, width), "float32"), jax.ShapeDtypeStruct((rows, length, width), "float32")
+    held = {
+        chunk: jax.jit(jax.grad(loss(chunk))).lower(params, x).compile().memory_analysis().temp_size_in_bytes
+        for chunk in (0, 8, 64)
+    }
+    whole = rows * length * width * 4
+    assert held[0] > 4 * whole and held[8] < 2 * whole < held[64] + whole, held
