@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from jaxret.search.runs import Run
 
 MEASURES = "ndcg@10,mrr@10,R@1,R@3,R@5,R@10,R@100,map@100"
-Systems = Annotated[str, typer.Option("--systems", help="Of bm25,dense,lexical,multi_vector,fusion.")]
+Systems = Annotated[
+    str | None, typer.Option("--systems", help="Of bm25,dense,lexical,multi_vector,fusion; the model's if left out.")
+]
 Weight = Annotated[
     str, typer.Option("--fusion_weight", help="Share of MaxSim, 0 to 1; or a fusion.json; or choose, on a dev split.")
 ]
@@ -24,7 +26,7 @@ def evaluate(
     data: Data,
     output: Annotated[Path, typer.Option("--output", help="Gets metrics.json, metrics/ and runs/.")],
     split: Annotated[str, typer.Option("--split", help="Which qrels.")] = "test",
-    systems: Systems = "multi_vector",
+    systems: Systems = None,
     model: Annotated[Path | None, typer.Option("--model", help="The workdir of a training run.")] = None,
     step: Step = None,
     vectors: Annotated[
@@ -43,7 +45,8 @@ def evaluate(
     from jaxret.eval.measures import parse_measure
     from jaxret.eval.systems import MODES, bm25_run, checked_systems, judged
 
-    names = checked_systems(systems.split(","))
+    heads = _heads(model)
+    names = checked_systems(systems.split(",") if systems else [mode for mode in MODES if mode in heads] or ["bm25"])
     wanted = [parse_measure(name) for name in measures.split(",")]
     folder = BeirFolder(data).validated(split)
     if not 1 <= k <= len(folder.corpus):
@@ -51,6 +54,9 @@ def evaluate(
     modes = [mode for mode in MODES if mode in names or (mode == "multi_vector" and "fusion" in names)]
     if modes and model is None:
         raise InputError("--model", f"{modes[0]} needs a model", "Give the workdir of a training run.")
+    for mode in modes:
+        if mode not in heads:
+            raise InputError("--systems", f"{model} has no {mode}", f"Choose from {', '.join(heads)}.")
     weight = _weight(fusion_weight) if "fusion" in names else None
     ids, texts = judged(folder, split)
     if dry_run:
@@ -66,6 +72,12 @@ def evaluate(
     if "fusion" in names:
         runs["fusion"], facts["fusion"] = _fused(runs, weight, folder.qrels(split), output)
     _write(output, {prefix + name: runs[name] for name in names}, folder, split, wanted, facts)
+
+
+def _heads(model: Path | None) -> tuple[str, ...]:
+    from jaxret.runtime.layouts import describe
+
+    return () if model is None else describe(str(model)).model.config.heads
 
 
 def _searched(model, step, mesh_shape, corpus, store, ids, texts, modes, k) -> tuple[dict[str, Run], dict[str, Any]]:

@@ -51,7 +51,10 @@ def test_index_search_evaluate_report(jaxret, trained, beir_of_animals, tmp_path
     code, _, err = jaxret("evaluate", *common, "--step", 0, "--prefix", "untrained_")
     assert code == 0, err
     entries = json.loads((results / "metrics.json").read_text())
-    assert [entry["system"] for entry in entries] == [*SYSTEMS.split(","), "untrained_multi_vector"]
+    assert [entry["system"] for entry in entries] == [
+        *SYSTEMS.split(","),
+        *(f"untrained_{mode}" for mode in ("dense", "lexical", "multi_vector")),
+    ]
     assert {"recall_at_1", "recall_at_10", "mrr_at_10", "ndcg_at_10"} <= entries[0]["scores"].keys()
     assert 0 <= json.loads((results / "fusion.json").read_text())["weight"] <= 1
     assert len((results / "runs/bm25.trec").read_text().splitlines()) > 32

@@ -1,5 +1,6 @@
 """Wrong input: one line that names the place and the fix, exit code 2, before anything is compiled."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -73,6 +74,14 @@ def test_k_larger_than_the_corpus(jaxret, trained, animals, tmp_path):
 def test_unknown_system_and_measure(jaxret, trained, animals, tmp_path):
     refused(evaluated(jaxret, trained, animals, tmp_path / "o", "--k", "5", "--systems", "colbert"), "multi_vector")
     refused(evaluated(jaxret, trained, animals, tmp_path / "o", "--k", "5", "--measures", "ndgc@10"), "ndgc", "ndcg")
+
+
+def test_a_head_that_the_model_lacks(jaxret, trained, animals, tmp_path, compilations):
+    copy = Path(shutil.copytree(trained, tmp_path / "model"))
+    spoiled(copy / "retriever.json", '"lexical",', "")
+    wanted = ("--k", "5", "--systems", "dense,lexical")
+    refused(evaluated(jaxret, copy, animals, tmp_path / "o", *wanted), "has no lexical", "dense, multi_vector")
+    assert not compilations and not (tmp_path / "o").exists()
 
 
 def test_unknown_step(jaxret, trained, animals, tmp_path):
