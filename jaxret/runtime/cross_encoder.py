@@ -69,7 +69,9 @@ class CrossEncoderModel:
         """Scores rows of ids `[b l]` before `activation_fn`, in the compute dtype; `rng` turns dropout on."""
         if not self.chunk_rows:
             return self._apply(params, (token_ids, type_ids), rng)
-        return in_chunks(lambda *args: self._apply(*args, rng), params, (token_ids, type_ids), self.chunk_rows)
+        return in_chunks(
+            lambda params, ids: self._apply(params, ids, rng), params, (token_ids, type_ids), self.chunk_rows
+        )
 
     def _apply(self, params: Any, ids: tuple[jax.Array, jax.Array | None], rng: jax.Array | None) -> Any:
         variables = {"params": cast(params, compute_dtype(self.precision))}

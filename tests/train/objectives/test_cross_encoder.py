@@ -1,5 +1,6 @@
 """Losses of a cross-encoder against plain loops over its scores of single pairs; the same on any mesh."""
 
+import dataclasses
 from functools import partial
 
 import jax
@@ -156,3 +157,16 @@ def test_every_parameter_learns_and_the_loss_falls(descent, single, params, batc
     for _ in range(20):
         params = jax.tree.map(lambda x, slope: x - 0.1 * slope, params, descent(params, batch)[1])
     assert descent(params, batch)[0] < single[0] - 0.02
+
+
+@pytest.mark.parametrize("rows", [1, 5])
+def test_chunks_of_pairs_give_the_same_gradient(model, params, batch, rows):
+    def valued(model):
+        def loss(params):
+            return cross_encoder(model, params, {}, batch, jax.random.key(1), parts=[by_labels])[0]
+
+        return jax.jit(jax.value_and_grad(loss))(params)
+
+    expected, found = valued(model), valued(dataclasses.replace(model, chunk_rows=rows))
+    largest = max(np.abs(x).max() for x in jax.tree.leaves(expected))
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=1e-5 * largest), found, expected)
