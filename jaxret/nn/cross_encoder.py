@@ -80,6 +80,7 @@ class CrossEncoder(nn.Module):
 
     config: CrossEncoderConfig
     attention: Attention = plain_attention
+    remat: str = "none"
 
     @nn.compact
     def __call__(
@@ -95,7 +96,7 @@ class CrossEncoder(nn.Module):
         config, head = self.config.encoder, self.config.head
         mask = token_ids >= 0
         types = type_ids if config.num_types > 1 else None
-        encoder = Encoder(config, self.attention, name="encoder")
+        encoder = Encoder(config, self.attention, self.remat, name="encoder")
         x, _ = encoder(token_ids, mask, type_ids=types, deterministic=deterministic)
         return ScoreHead(head, config, name="score")(POOLINGS[head.pooling](x, mask), deterministic=deterministic)
 

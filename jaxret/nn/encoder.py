@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from operator import itemgetter
 from typing import Any
 
@@ -15,6 +15,7 @@ from jaxret.nn.attention import Attention, plain_attention
 from jaxret.nn.block import Block, Tables, norm
 from jaxret.nn.config import EncoderConfig
 from jaxret.nn.embedding import embedded
+from jaxret.nn.layers import PRODUCT
 from jaxret.nn.positions import rotary_tables
 
 LAYERS = "layers"
@@ -36,11 +37,26 @@ def unstacked(params: Mapping[str, Any]) -> dict[str, Any]:
     return single
 
 
+# What a layer keeps for the backward pass, which computes the rest again: "none" keeps all, "full" its input alone.
+REMATS: dict[str, Callable | None] = {
+    "none": None,
+    "products": jax.checkpoint_policies.save_only_these_names(PRODUCT),
+    "full": jax.checkpoint_policies.nothing_saveable,
+}
+
+
 class Encoder(nn.Module):
-    """Embeddings, layers, final norm; the layers are scanned unless their parameters are `unstacked`."""
+    """Embeddings, layers, final norm; the layers are scanned unless their parameters are `unstacked`.
+
+    Attributes:
+      config: the sizes.
+      attention: its implementation.
+      remat: one of `REMATS`, for the scanned layers.
+    """
 
     config: EncoderConfig
     attention: Attention = plain_attention
+    remat: str = "none"
 
     @nn.compact
     def __call__(
@@ -85,8 +101,9 @@ class Encoder(nn.Module):
         layers = self.config.num_layers
         if self.has_variable("params", f"{LAYERS}_0"):
             return self._one_by_one(Block(*block, parent=None), x, mask, tables)
+        policy = REMATS[self.remat]
         scanned = nn.scan(
-            Block,
+            Block if policy is None else nn.remat(Block, prevent_cse=False, policy=policy),
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
             in_axes=(0, nn.broadcast, nn.broadcast),

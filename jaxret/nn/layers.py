@@ -9,12 +9,14 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from jax import lax
+from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from jaxret.ops.activations import ACTIVATIONS
 from jaxret.ops.products import dense_product
 
 Axes = tuple[str | None, ...]
+PRODUCT = "product"  # the name by which rematerialisation knows what `Dense` makes
 
 KERNEL_INIT = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
 RESIDUAL_INIT = nn.initializers.variance_scaling(0.01, "fan_in", "truncated_normal")
@@ -40,6 +42,7 @@ class Dense(nn.Module):
         """Applies the product."""
         kernel = parameter(self, "kernel", self.kernel_init, self.axes, (x.shape[-1], self.features))
         y = dense_product(x.reshape(-1, *x.shape[-2:]), kernel.astype(x.dtype)).reshape(*x.shape[:-1], self.features)
+        y = checkpoint_name(y, PRODUCT)
         if self.use_bias:
             bias = parameter(self, "bias", self.bias_init, self.axes[-1:], (self.features,))
             y = y + bias.astype(y.dtype).reshape((1,) * (y.ndim - 1) + (-1,))

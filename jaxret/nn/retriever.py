@@ -169,11 +169,13 @@ class Retriever(nn.Module):
       config: sizes and heads.
       attention: the implementation.
       unpooled: ids at the beginning of a query and of a passage that the dense head leaves out.
+      remat: see `Encoder`.
     """
 
     config: RetrieverConfig
     attention: Attention = plain_attention
     unpooled: tuple[int, int] = (0, 0)
+    remat: str = "none"
 
     @nn.compact
     def __call__(self, token_ids: Int[Array, "b l"], side: Side, *, deterministic: bool = True) -> Embeddings:
@@ -181,7 +183,7 @@ class Retriever(nn.Module):
         config = self.config
         real = token_ids >= 0
         attended = real if config.attend_to_expansion else real & (token_ids != config.mask_id)
-        encoder = Encoder(config.encoder, self.attention, name="encoder")
+        encoder = Encoder(config.encoder, self.attention, self.remat, name="encoder")
         x, _ = encoder(token_ids, attended, counted=real, deterministic=deterministic)
         dense = lexical = tokens = mask = None
         if "dense" in config.heads:

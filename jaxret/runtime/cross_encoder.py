@@ -38,6 +38,7 @@ class CrossEncoderModel:
       attention: the implementation, see `runtime.attention`.
       origin: the published checkpoint that it came from; decides nothing, see `Model`.
       chunk_rows: pairs that a device scores at a time in training, see `runtime.chunks`; 0 for all.
+      remat: what its layers keep for the backward pass, see `nn.encoder.REMATS`.
     """
 
     file: ClassVar[str] = DESCRIPTION
@@ -48,6 +49,7 @@ class CrossEncoderModel:
     attention: str = "auto"
     origin: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     chunk_rows: int = 0
+    remat: str = "none"
 
     def __post_init__(self):
         check_positions("PairConfig.max_len", self.text.max_len, self.config.encoder.usable_positions)
@@ -61,7 +63,7 @@ class CrossEncoderModel:
     @cached_property
     def module(self) -> CrossEncoder:
         """The linen module."""
-        return CrossEncoder(self.config, attention_named(self.attention))
+        return CrossEncoder(self.config, attention_named(self.attention), self.remat)
 
     def __call__(
         self, params: Any, token_ids: jax.Array, type_ids: jax.Array | None = None, rng: jax.Array | None = None

@@ -39,6 +39,7 @@ class Model:
       origin: the published checkpoint that it came from, as `runtime.layouts` describes it; decides nothing about what
         the model computes, and two models may be equal without it.
       chunk_rows: rows that a device embeds at a time when an objective calls, see `runtime.chunks`; 0 for all.
+      remat: what its layers keep for the backward pass, see `nn.encoder.REMATS`.
     """
 
     file: ClassVar[str] = DESCRIPTION
@@ -49,6 +50,7 @@ class Model:
     attention: str = "auto"
     origin: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     chunk_rows: int = 0
+    remat: str = "none"
 
     def __post_init__(self):
         for name in ("query_max_len", "passage_max_len"):
@@ -64,7 +66,7 @@ class Model:
     def module(self) -> Retriever:
         """The linen module."""
         unpooled = (0, 0) if self.config.pool_prompt else prompt_lengths(self.tokenizer, self.text)
-        return Retriever(self.config, attention_named(self.attention), unpooled)
+        return Retriever(self.config, attention_named(self.attention), unpooled, self.remat)
 
     def apply(self, params: Any, token_ids: jax.Array, side: Side, rng: jax.Array | None = None) -> Embeddings:
         """Embeds token ids `[b l]` in the compute dtype; `rng` turns dropout on."""

@@ -18,6 +18,7 @@ from jaxret.data.text import TextConfig
 from jaxret.errors import InputError
 from jaxret.files import write_json
 from jaxret.nn.cross_encoder import CrossEncoderConfig
+from jaxret.nn.encoder import REMATS
 from jaxret.nn.retriever import RetrieverConfig
 from jaxret.runtime.checkpoints import Checkpoints
 from jaxret.runtime.layouts import Description
@@ -48,6 +49,7 @@ def train(
     precision: str = "auto",
     attention: str = "auto",
     chunk_rows: int = 0,
+    remat: str = "none",
     save_interval_steps: int = 1000,
     keep: int = 2,
     log_period: int = 10,
@@ -77,6 +79,8 @@ def train(
       attention: its implementation, see `runtime.attention`.
       chunk_rows: gradient caching: a device embeds so many rows at a time, and again in the backward pass, so that a
         large batch needs little memory; the same gradient. 0 embeds all at once.
+      remat: what a layer keeps for the backward pass, which computes the rest again: "none" keeps all, "products" those
+        of the parameters, "full" its input.
       save_interval_steps: steps between checkpoints.
       keep: checkpoints kept besides step 0.
       log_period: steps between reports.
@@ -87,13 +91,16 @@ def train(
       InputError: bad sizes, data, vocabulary or checkpoint, before anything is compiled.
     """
     mesh = device_mesh(mesh_shape)
-    _check_sizes(steps, global_batch_size, chunk_rows, mesh)
+    _check_sizes(steps, global_batch_size, mesh)
+    _check_memory(chunk_rows, remat)
     description = described(retriever, text, vocabulary, pretrained, precision, attention)
     model = description.model
     folder, first_process = Path(workdir), jax.process_index() == 0
     check_same_model(folder, model)
     optimizer_ = optimizer(steps)
-    step, abstract = step_program(dataclasses.replace(model, chunk_rows=chunk_rows), objective, optimizer_, seed, mesh)
+    step, abstract = step_program(
+        dataclasses.replace(model, chunk_rows=chunk_rows, remat=remat), objective, optimizer_, seed, mesh
+    )
     open_batches = functools.partial(
         batches,
         tokenizer=model.tokenizer,
@@ -175,11 +182,16 @@ def _save(checkpoints: Checkpoints, step: int, state: TrainState) -> None:
     checkpoints.save(step, params, dataclasses.replace(state, params=added), {"batches": step})
 
 
-def _check_sizes(steps: int, global_batch_size: int, chunk_rows: int, mesh: jax.sharding.Mesh) -> None:
-    if steps < 1:
-        raise InputError("train.steps", f"{steps} is not a number of steps", "Give 1 or more.")
+def _check_memory(chunk_rows: int, remat: str) -> None:
     if chunk_rows < 0:
         raise InputError("train.chunk_rows", f"{chunk_rows} is not a number of rows", "Give 1 or more, or 0 for all.")
+    if remat not in REMATS:
+        raise InputError("train.remat", f"unknown {remat!r}", f"Choose one of {', '.join(REMATS)}.")
+
+
+def _check_sizes(steps: int, global_batch_size: int, mesh: jax.sharding.Mesh) -> None:
+    if steps < 1:
+        raise InputError("train.steps", f"{steps} is not a number of steps", "Give 1 or more.")
     rows = mesh.shape["data"] * mesh.shape["fsdp"]
     if global_batch_size < 1 or global_batch_size % rows:
         problem = f"{global_batch_size} rows do not divide over {rows} devices (data x fsdp)"

@@ -9,6 +9,7 @@ import numpy as np
 import optax
 import pytest
 
+from jaxret.nn.encoder import REMATS
 from jaxret.runtime.chunks import in_chunks
 from jaxret.runtime.mesh import device_mesh
 from jaxret.train.loop import global_batch, step_program
@@ -99,3 +100,21 @@ def test_memory_is_that_of_a_chunk():
     }
     whole = rows * length * width * 4
     assert held[0] > 4 * whole and held[8] < 2 * whole < held[64] + whole, held
+
+
+def test_remat_changes_the_memory_alone(dropping, random_params):
+    encoder = dataclasses.replace(dropping.config.encoder, num_layers=6)
+    deep = dataclasses.replace(dropping, config=dataclasses.replace(dropping.config, encoder=encoder))
+    params, ids = random_params(deep.abstract_params()), jnp.asarray(np.random.default_rng(0).integers(3, 99, (32, 24)))
+    found, held = {}, {}
+    for remat in REMATS:
+        model = dataclasses.replace(deep, remat=remat)
+
+        def loss(params, model=model):
+            return jnp.sum(model(params, ids, "query", jax.random.key(0)).dense[:, 0])
+
+        program = jax.jit(jax.grad(loss)).lower(params).compile()
+        found[remat], held[remat] = program(params), program.memory_analysis().temp_size_in_bytes
+    for remat in ("products", "full"):
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5), found[remat], found["none"])
+    assert held["full"] < held["products"] < held["none"]

@@ -24,7 +24,7 @@ Read = Callable[[Array], Array]  # states [b n d] to logits [b n v], in float32
 
 def states(model: Model, params: Any, token_ids: Int[Array, "b l"], rng: jax.Array | None) -> Float[Array, "b l d"]:
     """The encoder's last states; each real token, [MASK] too, is attended. Without `rng` there is no dropout."""
-    encoder = Encoder(model.config.encoder, model.module.attention)
+    encoder = Encoder(model.config.encoder, model.module.attention, model.remat)
     variables = {"params": _computed(model, params["encoder"])}
     found: Any = encoder.apply(variables, token_ids, token_ids >= 0, **_dropout(rng))
     return found[0]
