@@ -92,6 +92,7 @@ def main() -> None:
     """Prepares, runs every arm with every seed, prints the table."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("experiment", type=Path, help="a TOML file")
+    parser.add_argument("--seeds", type=int, nargs="+", help="instead of the file's")
     parser.add_argument("--dry_run", action="store_true", help="print the commands")
     arguments = parser.parse_args()
     plan: dict[str, Any] = tomllib.loads(arguments.experiment.read_text())
@@ -100,7 +101,7 @@ def main() -> None:
     commands = [command.format(shared=shared) for command in plan.get("prepare", [])]
     for command in commands:
         print(command) if arguments.dry_run else done(command, ROOT / shared)
-    for seed in plan["seeds"]:
+    for seed in arguments.seeds or plan["seeds"]:
         for arm, steps in plan["arms"].items():
             places = {"seed": seed, "out": shared / f"{arm}-{seed}", "shared": shared}
             for command in steps:

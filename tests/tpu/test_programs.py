@@ -1,5 +1,6 @@
 """The train step and the search programs compile for TPU pods, fit, and talk as intended."""
 
+import dataclasses
 import functools
 import math
 import re
@@ -18,6 +19,8 @@ from jaxret.runtime.model import Model
 from jaxret.search.exact import SCORES, sharded_top_k
 from jaxret.train.loop import step_program
 from jaxret.train.objectives.contrastive import contrastive
+from jaxret.train.objectives.represented import objective_over
+from jaxret.train.objectives.tiled import tiled_contrast
 from jaxret.train.optimizers import adamw
 from tests.tpu.conftest import HBM, collectives, hbm_bytes
 
@@ -88,3 +91,30 @@ def test_search(tpu_mesh, topology: str, mode: str):
         math.prod(map(int, re.match(r"\w+\[([\d,]+)\]", shape)[1].split(","))) for *_, shape in collectives(many)
     )
     assert travelled == [mesh.devices.size * 64 * 100] * 2
+
+
+@pytest.mark.parametrize("shape", [(-1, 1, 1), (4, 4, 1)])
+def test_a_large_batch_in_chunks_and_tiles(tpu_mesh, shape: tuple[int, int, int]):
+    mesh = tpu_mesh("v5e:4x4", shape)
+    heads = {"dense": 1.0, "multi_vector": 1.0}
+    config = dataclasses.replace(BASE, heads=tuple(heads))
+    model = Model(config, TextConfig(), Tokenizer(b""), "bfloat16", chunk_rows=16, remat="products")
+    objective = objective_over([functools.partial(tiled_contrast, temperature=heads, weight=heads, columns=64)])
+
+    def compiled(rows: int):
+        step, abstract = step_program(model, objective, adamw(1000, learning_rate=1e-4), 0, mesh)
+        spread = batch_sharding(mesh)
+        shapes = {"query": (rows, 32), "passage": (rows, 1, 256), "passage_key": (rows, 1)}
+        batch = {name: jax.ShapeDtypeStruct(shape, jnp.int32, sharding=spread) for name, shape in shapes.items()}
+        return step.lower(abstract, batch).compile()
+
+    program = compiled(16 * 512)
+    assert hbm_bytes(program) < HBM["v5e"]
+    found = collectives(program)
+    print(f"\nBERT-base, 8,192 pairs, v5e:4x4 as {shape}: {hbm_bytes(program) / 2**30:.2f} GiB a chip", end="")
+    assert "collective-permute" in {kind for kind, *_ in found}, "documents go round"
+    if shape == (-1, 1, 1):
+        gathered = [c for c in found if c[0] == "all-gather" and "encoder" not in c[1]]
+        assert not gathered, "no device holds the documents of all"
+        summed = [c for c in found if c[0] == "all-reduce" and "while" in c[1]]
+        assert not summed, "gradients are summed once, after the last chunk"
