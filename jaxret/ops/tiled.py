@@ -8,6 +8,7 @@ Gimelshein 2018). The backward pass computes each tile again and turns it into g
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -49,80 +50,106 @@ def tiled_info_nce(
       axes: of the mesh, inside a `shard_map` over them: the queries are split over them as the documents are.
     """
     (q_floats, q_rest, q_joined), (d_floats, d_rest, d_joined) = _parted(q), _parted(d)
-    ring = _Ring(axes)
 
-    def tile_scores(x: list[Array], y: list[Array], i: Any, j: Any) -> Float[Array, "b c"]:
-        return score(q_joined(x, i), d_joined(y, j)).astype(jnp.float32)
+    def logits(x: list[Array], i: list[Array], y: list[Array], j: list[Array]) -> Float[Array, "b c"]:
+        return score(q_joined(x, i), d_joined(y, j)).astype(jnp.float32) / temperature
 
-    def tiles(q_floats: Any, d_floats: Any, rest: Any) -> tuple[Any, Any]:
-        q_rest, d_rest, own_keys, keys, positive = rest
-        numbers = jnp.arange(1, len(keys) + 1)  # 0 where a tile is filled up
-        return _tiled((q_floats, q_rest, own_keys, positive), rows), _tiled((d_floats, d_rest, keys, numbers), columns)
+    numbers = jnp.arange(1, len(keys) + 1)  # 0 where a tile is filled up
+    rest = (q_rest, own_keys, positive), (d_rest, keys, numbers)
+    program = _Program(logits, (rows, columns), len(positive), len(keys), _Ring(axes))
 
-    def tile(row: Any, column: Any, first: Array) -> tuple[Array, Array, Array, Array]:
-        """Scores over the temperature, which of them count, which are the positive's, which are of documents."""
-        (x, i, own, place), (y, j, keys, numbers) = row, column
-        valid = (numbers > 0)[None]
-        mine = ((first + numbers - 1)[None] == place[:, None]) & valid
-        logits = tile_scores(x, y, i, j) / temperature
-        return logits, (other_texts(own, keys[None]) & valid) | mine, mine, valid
+    @jax.custom_vjp
+    def loss(q_floats: list[Array], d_floats: list[Array], rest: Any) -> Any:
+        return program.forward(q_floats, d_floats, rest)[0]
 
-    def forward(q_floats: Any, d_floats: Any, rest: Any) -> tuple[Any, Any]:
-        row_tiles, column_tiles = tiles(q_floats, d_floats, rest)
-        count = row_tiles[-1].shape
-        state = (jnp.full(count, -jnp.inf), jnp.zeros(count), jnp.zeros(count), jnp.full(count, -jnp.inf))
+    def kept_forward(q_floats: list[Array], d_floats: list[Array], rest: Any) -> Any:
+        found, logsumexp = program.forward(q_floats, d_floats, rest)
+        return found, (q_floats, d_floats, rest, logsumexp)
+
+    def backward(residuals: Any, cotangents: Any) -> Any:
+        q_floats, d_floats, rest, logsumexp = residuals
+        return *program.gradients(q_floats, d_floats, rest, logsumexp, cotangents[0]), None
+
+    loss.defvjp(kept_forward, backward)
+    return loss(q_floats, d_floats, rest)
+
+
+@dataclass(frozen=True)
+class _Program:
+    """What happens to each tile, forwards and backwards.
+
+    Attributes:
+      logits: `(q floats, q rest, d floats, d rest) -> [b c]`.
+      sizes: rows and columns of a tile.
+      rows, columns: how many there are on a device.
+      ring: the devices.
+    """
+
+    logits: Callable[..., Array]
+    sizes: tuple[int, int]
+    rows: int
+    columns: int
+    ring: _Ring
+
+    def forward(self, q: list[Array], d: list[Array], rest: Any) -> tuple[Any, Array]:
+        """Losses, who is right, and each row's `log sum exp`."""
+        (rows, where), columns = _tiled((q, rest[0]), self.sizes[0]), _tiled((d, rest[1]), self.sizes[1])
+        low, zero = jnp.full(where[-1].shape, -jnp.inf), jnp.zeros(where[-1].shape)
 
         def step(state: Any, block: Any, first: Array) -> Any:
             def one_row(entry: Any) -> Any:
-                row, state = entry
-                return lax.scan(lambda s, column: (_added(s, *tile(row, column, first)), None), state, block)[0]
+                (x, row), state = entry
 
-            return lax.map(one_row, (row_tiles, state)), block
+                def one_tile(state: Any, tile: Any) -> Any:
+                    y, column = tile
+                    return _added(state, self.logits(x, row[0], y, column[0]), *_masks(row, column, first)), None
 
-        highest, total, own, other = (
-            x.reshape(-1)[: len(positive)] for x in ring.around(step, state, column_tiles, len(keys))[0]
-        )
+                return lax.scan(one_tile, state, block)[0]
+
+            return lax.map(one_row, ((rows, where), state)), block
+
+        state, _ = self.ring.around(step, (low, zero, zero, low), columns, self.columns)
+        highest, total, own, other = (x.reshape(-1)[: self.rows] for x in state)
         logsumexp = jnp.log(total) + highest
         return (logsumexp - own, own > other), logsumexp
 
-    def backward(residuals: Any, cotangents: Any) -> tuple[Any, Any, None]:
-        q_floats, d_floats, rest, logsumexp = residuals
-        row_tiles, column_tiles = tiles(q_floats, d_floats, rest)
-        weights = _tiled((cotangents[0] / temperature, logsumexp), rows)
+    def gradients(
+        self, q: list[Array], d: list[Array], rest: Any, logsumexp: Array, weight: Array
+    ) -> tuple[list[Array], list[Array]]:
+        """The gradients of the floats of both sides, the losses weighted."""
+        rows, columns = _tiled((q, rest[0], weight, logsumexp), self.sizes[0]), _tiled((d, rest[1]), self.sizes[1])
+        zeros = [[jnp.zeros(x.shape, jnp.float32) for x in side[0]] for side in (rows, columns)]
 
         def step(q_gradient: Any, block: Any, first: Array) -> Any:
             columns, d_gradient = block
 
             def one_row(d_gradient: Any, entry: Any) -> Any:
-                row, (weight, logsumexp), q_gradient = entry
+                (x, row, weight, logsumexp), q_gradient = entry
 
-                def one_tile(q_gradient: Any, column: Any) -> Any:
-                    logits, kept, mine, _ = tile(row, column, first)
-                    share = jnp.where(kept, jnp.exp(logits - logsumexp[:, None]), 0.0) - mine
-                    _, pull = jax.vjp(lambda x, y: tile_scores(x, y, row[1], column[1]), row[0], column[0])
-                    x, y = pull(share * weight[:, None])
-                    return _sum(q_gradient, x), [g.astype(jnp.float32) for g in y]
+                def one_tile(q_gradient: Any, tile: Any) -> Any:
+                    y, column = tile
+                    found, pull = jax.vjp(lambda x, y: self.logits(x, row[0], y, column[0]), x, y)
+                    kept, mine, _ = _masks(row, column, first)
+                    share = jnp.where(kept, jnp.exp(found - logsumexp[:, None]), 0.0) - mine
+                    q_more, d_more = pull(share * weight[:, None])
+                    return _sum(q_gradient, q_more), [g.astype(jnp.float32) for g in d_more]
 
                 q_gradient, more = lax.scan(one_tile, q_gradient, columns)
                 return _sum(d_gradient, more), q_gradient
 
-            d_gradient, q_gradient = lax.scan(one_row, d_gradient, (row_tiles, weights, q_gradient))
+            d_gradient, q_gradient = lax.scan(one_row, d_gradient, (rows, q_gradient))
             return q_gradient, (columns, d_gradient)
 
-        zeros = [[jnp.zeros(x.shape, jnp.float32) for x in floats] for floats in (row_tiles[0], column_tiles[0])]
-        q_gradient, (_, d_gradient) = ring.around(step, zeros[0], (column_tiles, zeros[1]), len(keys))
-        return _whole(q_gradient, q_floats), _whole(d_gradient, d_floats), None
+        q_gradient, (_, d_gradient) = self.ring.around(step, zeros[0], (columns, zeros[1]), self.columns)
+        return _whole(q_gradient, q), _whole(d_gradient, d)
 
-    @jax.custom_vjp
-    def loss(q_floats: Any, d_floats: Any, rest: Any) -> Any:
-        return forward(q_floats, d_floats, rest)[0]
 
-    def kept_forward(q_floats: Any, d_floats: Any, rest: Any) -> Any:
-        found, logsumexp = forward(q_floats, d_floats, rest)
-        return found, (q_floats, d_floats, rest, logsumexp)
-
-    loss.defvjp(kept_forward, backward)
-    return loss(q_floats, d_floats, (q_rest, d_rest, own_keys, keys, positive))
+def _masks(row: Any, column: Any, first: Array) -> tuple[Array, Array, Array]:
+    """Which scores of a tile count, which are the positive's, which are of documents."""
+    (_, own_keys, positive), (_, keys, numbers) = row, column
+    valid = (numbers > 0)[None]
+    mine = ((first + numbers - 1)[None] == positive[:, None]) & valid
+    return (other_texts(own_keys, keys[None]) & valid) | mine, mine, valid
 
 
 def _added(state: Any, logits: Array, kept: Array, mine: Array, valid: Array) -> Any:
