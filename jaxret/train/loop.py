@@ -98,19 +98,9 @@ def train(
     folder, first_process = Path(workdir), jax.process_index() == 0
     check_same_model(folder, model)
     optimizer_ = optimizer(steps)
-    step, abstract = step_program(
-        dataclasses.replace(model, chunk_rows=chunk_rows, remat=remat), objective, optimizer_, seed, mesh
-    )
-    open_batches = functools.partial(
-        batches,
-        tokenizer=model.tokenizer,
-        text=model.text,
-        global_batch_size=global_batch_size,
-        seed=seed,
-        cache_dir=folder / "examples",
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
-    )
+    trained = dataclasses.replace(model, chunk_rows=chunk_rows, remat=remat)
+    step, abstract = step_program(trained, objective, optimizer_, seed, mesh)
+    open_batches = _of_this_process(batches, model, global_batch_size, seed, folder / "examples")
     if dry_run:
         open_batches(start=0)
         return folder
@@ -156,6 +146,22 @@ def global_batch(local: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[
     """This process's rows as its part of the global batch, on the devices."""
     sharding = batch_sharding(mesh)
     return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in local.items()}
+
+
+def _of_this_process(
+    batches: Callable[..., Iterator[dict[str, np.ndarray]]], model: Network, rows: int, seed: int, cache_dir: Path
+) -> Callable[..., Iterator[dict[str, np.ndarray]]]:
+    """This process's rows of each global batch, as a function of the batch to start with."""
+    return functools.partial(
+        batches,
+        tokenizer=model.tokenizer,
+        text=model.text,
+        global_batch_size=rows,
+        seed=seed,
+        cache_dir=cache_dir,
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+    )
 
 
 def _checked(
