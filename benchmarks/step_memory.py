@@ -16,6 +16,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from typing import Any
 
 WAYS = {"plain": (0, False), "cached": (256, False), "tiled": (0, True), "cached_tiled": (256, True)}
 
@@ -46,7 +47,8 @@ def step(pairs: int, way: str) -> dict[str, float]:
     sizes = EncoderConfig(vocab_size=8000, width=128, num_layers=2, num_heads=4, mlp_width=256)
     text = TextConfig(query_max_len=16, passage_max_len=32, query_expansion=False)
     config = RetrieverConfig(sizes, heads=("dense",), pooling="mean")
-    model = Model(config, text, Pieces(), chunk_rows=chunk_rows)  # type: ignore[arg-type]
+    pieces: Any = Pieces()
+    model = Model(config, text, pieces, chunk_rows=chunk_rows)
     compare = functools.partial(
         tiled_contrast if tiled else contrast, temperature={"dense": 0.05}, weight={"dense": 1.0}
     )

@@ -15,7 +15,8 @@ if TYPE_CHECKING:
 
 MEASURES = "ndcg@10,mrr@10,R@1,R@3,R@5,R@10,R@100,map@100"
 Systems = Annotated[
-    str | None, typer.Option("--systems", help="Of bm25,dense,lexical,multi_vector,fusion; the model's if left out.")
+    str | None,
+    typer.Option("--systems", help="Of bm25,dense,lexical,multi_vector,fusion; the model's if left out, or bm25."),
 ]
 Weight = Annotated[
     str, typer.Option("--fusion_weight", help="Share of MaxSim, 0 to 1; or a fusion.json; or choose, on a dev split.")

@@ -15,7 +15,7 @@ _ENDS = np.dtype("<i8")
 
 @contextmanager
 def texts_written(path: str | Path) -> Iterator[Callable[[str], object]]:
-    """Gives a function that appends a text; at the end `MappedTexts(path)` has them. Texts need to be valid UTF-8."""
+    """Gives a function that appends a text; at the end `mapped_texts(path)` has them. Texts need to be valid UTF-8."""
     end = 0
     with open(path, "wb") as texts, open(_ends(path), "wb") as ends:
 
@@ -27,15 +27,19 @@ def texts_written(path: str | Path) -> Iterator[Callable[[str], object]]:
         yield append
 
 
-class MappedTexts(Sequence[str]):
-    """The texts of a file that `texts_written` made; its pages are the system's to keep or drop."""
+class LazyTexts(Sequence[str]):
+    """A sequence of texts, each made when it is asked for.
 
-    def __init__(self, path: str | Path):
-        self._ends = mapped(_ends(path), _ENDS)
-        self._bytes = _mapped_bytes(path)
+    Args:
+      count: how many there are.
+      text_at: gives the text at a place from 0 to count - 1.
+    """
+
+    def __init__(self, count: int, text_at: Callable[[int], str]):
+        self._count, self._text_at = count, text_at
 
     def __len__(self) -> int:
-        return len(self._ends)
+        return self._count
 
     @overload
     def __getitem__(self, place: SupportsIndex) -> str: ...
@@ -45,10 +49,18 @@ class MappedTexts(Sequence[str]):
     def __getitem__(self, place: SupportsIndex | slice) -> str | list[str]:
         """One text, or the list of a slice."""
         if isinstance(place, slice):
-            return [self[one] for one in range(*place.indices(len(self)))]
-        place = range(len(self))[place]
-        begin = int(self._ends[place - 1]) if place else 0
-        return self._bytes[begin : int(self._ends[place])].decode()
+            return [self._text_at(one) for one in range(*place.indices(self._count))]
+        return self._text_at(range(self._count)[place])
+
+
+def mapped_texts(path: str | Path) -> LazyTexts:
+    """The texts of a file that `texts_written` made; its pages are the system's to keep or drop."""
+    ends, whole = mapped(_ends(path), _ENDS), _mapped_bytes(path)
+
+    def text_at(place: int) -> str:
+        return whole[int(ends[place - 1]) if place else 0 : int(ends[place])].decode()
+
+    return LazyTexts(len(ends), text_at)
 
 
 def mapped(path: str | Path, dtype: np.dtype | type) -> np.ndarray:

@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxret.data.beir_rows import duplicate, unchecked_texts
 from jaxret.data.corpus import Corpus, text_key
-from jaxret.data.mapped_texts import MappedTexts, mapped, texts_written
+from jaxret.data.mapped_texts import mapped, mapped_texts, texts_written
 from jaxret.data.rows import BadRows
 
 SORTED_AT_ONCE = 100_000
@@ -88,7 +88,7 @@ def stored_corpus(file: Path, folder: Path, bad: BadRows) -> StoredCorpus:
                 append(value)
             keys.write(text_key(row.text).to_bytes(8, "little"))
             lines.write(row.line.to_bytes(8, "little"))
-    ids, titles, texts = (MappedTexts(folder / name) for name in names)
+    ids, titles, texts = (mapped_texts(folder / name) for name in names)
     corpus = StoredCorpus(ids, titles, texts, folder)
     _write_by_id(file, corpus, mapped(folder / "lines", np.int64))
     return corpus

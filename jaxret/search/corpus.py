@@ -6,14 +6,15 @@ import dataclasses
 import hashlib
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, SupportsIndex, overload
+from typing import Any
 
 import jax
 import numpy as np
 
 from jaxret.data.corpus import Corpus
+from jaxret.data.mapped_texts import LazyTexts
 from jaxret.data.stored_corpus import SortedIds
 from jaxret.data.text import passage_text
 from jaxret.errors import InputError
@@ -26,37 +27,18 @@ from jaxret.search.vectors import Vectors
 CLAIM = "claim.json"
 
 
-class StoreOrder(Sequence[str]):
-    """A string of each document of a corpus, made when it is asked for, in the order of a store.
+def in_store_order(corpus: Corpus, text_of: Callable[[int], str]) -> LazyTexts:
+    """A text of each row of a corpus, made when it is asked for, in the order of a store.
 
     That is the descending order of ids: "lower position first" is then trec_eval's rule for ties.
-
-    Args:
-      corpus: the documents.
-      string_of: of a row of the corpus.
     """
-
-    def __init__(self, corpus: Corpus, string_of: Callable[[int], str]):
-        self._rows, self._string_of = corpus.by_id[::-1], string_of
-
-    def __len__(self) -> int:
-        return len(self._rows)
-
-    @overload
-    def __getitem__(self, position: SupportsIndex) -> str: ...
-    @overload
-    def __getitem__(self, position: slice) -> list[str]: ...
-
-    def __getitem__(self, position: SupportsIndex | slice) -> str | list[str]:
-        """One string, or the list of a slice."""
-        if isinstance(position, slice):
-            return [self._string_of(row) for row in self._rows[position].tolist()]
-        return self._string_of(int(self._rows[position]))
+    rows = corpus.by_id[::-1]
+    return LazyTexts(len(rows), lambda position: text_of(int(rows[position])))
 
 
-def store_ids(corpus: Corpus) -> StoreOrder:
+def store_ids(corpus: Corpus) -> LazyTexts:
     """Ids of every document, in the order of a store."""
-    return StoreOrder(corpus, corpus.ids.__getitem__)
+    return in_store_order(corpus, corpus.ids.__getitem__)
 
 
 def store_positions(corpus: Corpus) -> SortedIds:
@@ -64,9 +46,9 @@ def store_positions(corpus: Corpus) -> SortedIds:
     return SortedIds(corpus.ids, corpus.by_id, range(len(corpus) - 1, -1, -1))
 
 
-def passage_texts(corpus: Corpus, separator: str) -> StoreOrder:
+def passage_texts(corpus: Corpus, separator: str) -> LazyTexts:
     """Title and text of every document, in the order of a store."""
-    return StoreOrder(corpus, lambda row: passage_text(corpus.titles[row], corpus.texts[row], separator))
+    return in_store_order(corpus, lambda row: passage_text(corpus.titles[row], corpus.texts[row], separator))
 
 
 def model_fingerprint(encoder: TextEncoder | CrossEncoder) -> str:

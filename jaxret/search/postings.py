@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxret.data.mapped_texts import MappedTexts, texts_written
+from jaxret.data.mapped_texts import LazyTexts, mapped_texts, texts_written
 
 FREQUENCIES = "frequencies"
 PART_TERMS = 4_000_000  # terms of a part's texts, with repetitions: about 300 MB while it is counted
@@ -34,7 +34,7 @@ class Postings:
       lengths: int32 [n], the terms of each document, with repetitions.
     """
 
-    terms: MappedTexts
+    terms: LazyTexts
     offsets: np.ndarray
     documents: np.ndarray
     counts: np.ndarray
@@ -44,7 +44,7 @@ class Postings:
     def load(cls, folder: Path) -> Postings:
         """Reads a part that `count_postings` wrote."""
         arrays = (np.load(folder / f"{name}.npy", "r") for name in ("offsets", "documents", "counts", "lengths"))
-        return cls(MappedTexts(folder / "terms"), *arrays)
+        return cls(mapped_texts(folder / "terms"), *arrays)
 
 
 def count_postings(texts: Iterable[str], terms_of: Callable[[str], list[str]], folder: Path) -> list[Path]:
@@ -72,7 +72,7 @@ def sum_frequencies(parts: Sequence[Path]) -> None:
 def _documents_of(number: int, folder: Path) -> Iterator[tuple[str, int, int]]:
     """(term, part, the part's documents with it) in ascending order."""
     begin = 0
-    for term, end in zip(MappedTexts(folder / "terms"), np.load(folder / "offsets.npy", "r")[1:], strict=True):
+    for term, end in zip(mapped_texts(folder / "terms"), np.load(folder / "offsets.npy", "r")[1:], strict=True):
         yield term, number, int(end) - begin
         begin = int(end)
 

@@ -8,7 +8,7 @@ import pytest
 
 from jaxret.data import stored_corpus as module
 from jaxret.data.beir import BeirFolder, read_corpus
-from jaxret.data.mapped_texts import MappedTexts, texts_written
+from jaxret.data.mapped_texts import mapped_texts, texts_written
 from jaxret.errors import InputError
 from tests.data.conftest import CORPUS
 
@@ -18,7 +18,7 @@ def test_texts_in_a_file(tmp_path):
     with texts_written(tmp_path / "texts") as append:
         for text in texts:
             append(text)
-    found = MappedTexts(tmp_path / "texts")
+    found = mapped_texts(tmp_path / "texts")
     assert list(found) == texts and len(found) == 5
     assert (found[-3], found[1:4], found[::-2]) == (texts[-3], texts[1:4], texts[::-2])
     with pytest.raises(IndexError):
@@ -30,7 +30,7 @@ def test_no_bytes(tmp_path, texts):
     with texts_written(tmp_path / "texts") as append:
         for text in texts:
             append(text)
-    assert list(MappedTexts(tmp_path / "texts")) == texts
+    assert list(mapped_texts(tmp_path / "texts")) == texts
 
 
 @pytest.mark.parametrize("at_once", [1, 7, 1000])
