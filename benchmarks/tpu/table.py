@@ -1,0 +1,166 @@
+"""Compiles training steps for TPU topologies and writes what they cost into docs/tpu.md; `make tpu-table` runs it.
+
+    PYTHONPATH=.venv/libtpu python -m benchmarks.tpu.table
+
+A step that was compiled before is not compiled again: what was found lies in runs/tpu/. `--kind`, `--encoder` and
+`--topology` choose some of the steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from benchmarks.tpu.kernels import cycles as kernel_cycles
+from benchmarks.tpu.steps import PASSAGE, QUERY, STEPS, Step
+from jaxret.files import write_json
+from jaxret.runtime.compiled.costs import costs
+from jaxret.runtime.compiled.hlo import Program
+from jaxret.train.throughput import peak_flops, training_flops
+
+RESULTS = Path("runs/tpu")
+CLOCK = {"v5e": 1.5e9, "v5p": 1.75e9}
+HBM_RATE = {"v5e": 819e9, "v5p": 2765e9}
+DEVICE = {"v5e": "TPU v5 lite", "v5p": "TPU v5"}
+GIB = 2**30
+MARK = "<!-- benchmarks/tpu/table.py -->"
+DEAREST = 12
+
+
+def schedules(steps: list[Step]) -> dict[str, int]:
+    """Cycles of the kernels of steps; asked for before anything is compiled here, as one process at a time may."""
+    place = RESULTS / "kernels.json"
+    known = json.loads(place.read_text()) if place.exists() else {}
+    for step in steps:
+        encoder = step.model().config.encoder
+        for rows, length in texts(step):
+            shape = f"{rows} {length} {encoder.width} {encoder.heads_width}"
+            if shape not in known:
+                known[shape] = kernel_cycles(*map(int, shape.split()))
+                write_json(place, known)
+    return {name: cycles for found in known.values() for name, cycles in found.items()}
+
+
+def measured(step: Step, kernels: dict[str, int]) -> dict[str, Any]:
+    """What a step costs a chip, found by compiling it."""
+    begun = time.perf_counter()
+    compiled = step.compiled()
+    seconds = time.perf_counter() - begun
+    memory, found = compiled.memory_analysis(), costs(Program(compiled.as_text()))
+    return {
+        "hbm": memory.argument_size_in_bytes
+        + memory.temp_size_in_bytes
+        + memory.output_size_in_bytes
+        - memory.alias_size_in_bytes,
+        "flops": found.flops,
+        "model_flops": model_flops(step),
+        "traffic": found.traffic,
+        "collectives": found.collectives,
+        "cycles": found.cycles,
+        "kernels": {name: [times, kernels.get(name)] for name, times in found.kernels.items()},
+        "compile_seconds": seconds,
+    }
+
+
+def texts(step: Step) -> list[tuple[int, int]]:
+    """(rows, length) of what a chip's encoder reads."""
+    if step.kind == "RetroMAE":
+        return [(step.rows, PASSAGE)]
+    ways = step.batch()["passage"][0][1]
+    return [(step.rows, QUERY), (step.rows * ways, PASSAGE)]
+
+
+def model_flops(step: Step) -> float:
+    """Operations of a chip's share of the encoder, every token real, counted by hand."""
+    rows = {f"{place}": np.zeros(shape, np.int32) for place, shape in enumerate(texts(step))}
+    batch = dict(zip(("query", "passage"), rows.values(), strict=False))
+    return training_flops(step.model().config.encoder, batch)
+
+
+def total_cycles(step: Step, found: dict[str, Any]) -> float:
+    """The compiler's estimates, and the kernels' schedules."""
+    unknown = [name for name, (_, cycles) in found["kernels"].items() if cycles is None]
+    if unknown:
+        sys.exit(f"{step.name}: no schedule of the kernels {unknown}")
+    return sum(found["cycles"].values()) + sum(times * cycles for times, cycles in found["kernels"].values())
+
+
+def row(step: Step, found: dict[str, Any]) -> str:
+    """One line of the table."""
+    chip = step.topology[:3]
+    cycles = total_cycles(step, found)
+    peak = peak_flops(DEVICE[chip])
+    share = found["model_flops"] / (cycles / CLOCK[chip]) / peak
+    cells = [
+        f"{step.kind}{f', dropout {step.dropout}' if step.dropout else ''}",
+        step.encoder,
+        f"{step.topology} as {'x'.join(map(str, step.shape))}",
+        str(step.rows),
+        f"{found['hbm'] / GIB:.1f}",
+        f"{found['flops'] / 1e12:.2f}",
+        f"{found['model_flops'] / 1e12:.2f}",
+        f"{found['traffic'] / GIB:.0f}",
+        ", ".join(f"{size / 2**20:.0f} {kind}" for kind, size in sorted(found["collectives"].items()) if size > 2**20),
+        f"{cycles / 1e6:.0f}",
+        f"{share:.0%}",
+    ]
+    return f"| {' | '.join(cells)} |"
+
+
+def dearest(step: Step, found: dict[str, Any]) -> list[str]:
+    """The source lines with the most cycles."""
+    total = total_cycles(step, found)
+    lines = {line or "(no line)": cycles for line, cycles in found["cycles"].items()}
+    lines |= {f"kernel {name.split(' -> ')[0]}": times * cycles for name, (times, cycles) in found["kernels"].items()}
+    order = sorted(lines.items(), key=lambda item: -item[1])[:DEAREST]
+    return [f"| `{line}` | {cycles / 1e6:.1f} | {cycles / total:.1%} |" for line, cycles in order]
+
+
+def document(found: dict[str, dict[str, Any]]) -> str:
+    """The tables."""
+    steps = [step for step in STEPS if step.name in found]
+    lines = [
+        "| step | encoder | chips | rows a chip | HBM, GiB | products, TFLOP | by hand | HBM traffic, GiB | sent, MiB "
+        "| million cycles | share of peak |",
+        "|" + "---|" * 11,
+        *(row(step, found[step.name]) for step in steps),
+    ]
+    if STEPS[0].name in found:
+        lines += ["", "The dearest lines of the first step:", "", "| line | million cycles | share |", "|---|---|---|"]
+        lines += dearest(STEPS[0], found[STEPS[0].name])
+    return "\n".join(lines)
+
+
+def main() -> None:
+    """Compiles what is missing, writes the tables."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    for name in ("kind", "encoder", "topology"):
+        parser.add_argument(f"--{name}")
+    parser.add_argument("--output", type=Path, default=Path("docs/tpu.md"))
+    wanted = vars(parser.parse_args())
+    output = wanted.pop("output")
+    RESULTS.mkdir(parents=True, exist_ok=True)
+    places = {step: RESULTS / f"{step.name}.json" for step in STEPS}
+    missing = [
+        step
+        for step in STEPS
+        if not places[step].exists() and all(value in (None, getattr(step, name)) for name, value in wanted.items())
+    ]
+    kernels = schedules(missing)
+    for step in missing:
+        print(step.name, file=sys.stderr, flush=True)
+        write_json(places[step], measured(step, kernels))
+    found = {step.name: json.loads(place.read_text()) for step, place in places.items() if place.exists()}
+    text = output.read_text()
+    before, _, after = text.split(MARK)
+    output.write_text(f"{before}{MARK}\n{document(found)}\n{MARK}{after}")
+
+
+if __name__ == "__main__":
+    main()
