@@ -13,18 +13,22 @@ from jax.sharding import PartitionSpec
 from jaxret.errors import InputError
 from jaxret.nn.attention import Attention, fused_attention, plain_attention
 from jaxret.runtime.mesh import BATCH
+from jaxret.runtime.short_attention import short_attention, unfit
 
 LANES = 128
+SHORT_FROM = 64  # scores of still shorter texts are few
 SPLASH_FROM = 1024  # a shorter text's scores fit beside its states
 
 
 def automatic_attention(q: jax.Array, k: jax.Array, v: jax.Array, mask: jax.Array, **shape: Any) -> jax.Array:
-    """The cuDNN kernel on GPUs where it takes the dtype, the splash kernel for long texts on TPUs, plain otherwise."""
+    """The cuDNN kernel on GPUs where it takes the dtype, a kernel for short or for long texts on TPUs, else plain."""
     backend = jax.default_backend()
     if backend == "gpu" and q.dtype in (jnp.bfloat16, jnp.float16) and q.shape[-1] % 8 == 0:
         return CHOICES["cudnn"](q, k, v, mask, **shape)
     if backend == "tpu" and q.shape[2] >= SPLASH_FROM:
         return splash_attention(q, k, v, mask, **shape)
+    if backend == "tpu" and q.shape[2] >= SHORT_FROM and not unfit(q, k, mask, **shape):
+        return short_attention(q, k, v, mask)
     return plain_attention(q, k, v, mask, **shape)
 
 
@@ -59,6 +63,7 @@ CHOICES: dict[str, Attention] = {
     "xla": fused_attention,
     "cudnn": partial(fused_attention, implementation="cudnn"),
     "splash": splash_attention,
+    "short": short_attention,
 }
 
 

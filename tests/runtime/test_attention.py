@@ -56,6 +56,26 @@ def test_a_mesh_changes_nothing_for_the_kernel(monkeypatch):
     check(attention_named.__wrapped__("splash"), (2, 2, 2), inputs(length=130), causal=True)
 
 
+@pytest.mark.parametrize(("length", "heads", "width"), [(130, 4, 64), (64, 8, 32), (256, 2, 128)])
+def test_the_kernel_for_short_texts_is_plain_attention(monkeypatch, length, heads, width):
+    monkeypatch.setitem(CHOICES, "short", partial(CHOICES["short"], interpret=True))
+    arrays = inputs(rows=2, heads=heads, groups=heads, length=length, width=width)
+    mask = arrays[3].at[0].set(False)  # and a text without a token
+    check(attention_named.__wrapped__("short"), (8, 1, 1), (*arrays[:3], mask))
+
+
+def test_the_kernel_for_short_texts_on_a_mesh(monkeypatch):
+    monkeypatch.setitem(CHOICES, "short", partial(CHOICES["short"], interpret=True))
+    check(attention_named.__wrapped__("short"), (2, 2, 2), inputs(rows=4, heads=4, groups=4, length=128, width=64))
+
+
+def test_the_kernel_for_short_texts_names_what_it_cannot_do():
+    same = inputs(groups=8, width=16)
+    for arrays, pattern in [(inputs(heads=4, width=4, groups=4), {}), (same, {"causal": True}), (same, {"window": 3})]:
+        with pytest.raises(InputError, match="attention"):
+            CHOICES["short"](*arrays, **pattern)
+
+
 @pytest.mark.parametrize("sizes", [(3, 8, 2), (8, 6, 3), (8, 8, 8), (8, 8, 1), (5, 3, 1)], ids=str)
 def test_what_does_not_divide_stays_whole(sizes):
     check(attention_named("plain"), (1, 2, 4), inputs(*sizes))
