@@ -29,7 +29,7 @@ def plain_attention(
 ) -> Float[Array, "b h l w"]:
     """Every score at once, `b h l l` of them; blocks of keys instead where a window is much shorter than the text."""
     length = q.shape[2]
-    if window and 3 * window < length:
+    if window and 3 * window < length and mask.ndim == 2:
         return local_attention(q, k, v, mask, causal=causal, window=window)
     allowed = mask[:, None, None, None, :] if mask.ndim == 2 else mask[:, None, None]
     if causal or window:

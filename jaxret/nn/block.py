@@ -10,16 +10,16 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxret.nn.attention import Attention
 from jaxret.nn.config import EncoderConfig
 from jaxret.nn.dropout import Dropout
-from jaxret.nn.layers import MLP, RESIDUAL_INIT, Dense, Norm
+from jaxret.nn.layers import MLP, RESIDUAL_INIT, Dense, Norm, Normalization, kept, plain_normalization
 from jaxret.nn.positions import rotated
 
 Tables = tuple[tuple[Float[Array, "l w"], Float[Array, "l w"]], ...]
 Mask = Bool[Array, "b l"] | Bool[Array, "b l l"]
 
 
-def norm(config: EncoderConfig, name: str) -> Norm:
+def norm(config: EncoderConfig, name: str, normalization: Normalization = plain_normalization) -> Norm:
     """The kind of normalisation that the configuration asks for."""
-    return Norm(config.norm, config.norm_epsilon, config.norm_bias, name=name)
+    return Norm(config.norm, config.norm_epsilon, config.norm_bias, normalization, name=name)
 
 
 class SelfAttention(nn.Module):
@@ -46,7 +46,7 @@ class SelfAttention(nn.Module):
         heads = []
         for name, count in sizes.items():
             source = x if seen is None or name == "query" else seen
-            y = Dense(count * w, ("width", "heads"), config.qkv_bias, name=name)(source)
+            y = kept(Dense(count * w, ("width", "heads"), config.qkv_bias, name=name)(source))
             heads.append(jnp.moveaxis(y.reshape(*x.shape[:2], count, w), 1, 2))
         q, k, v = heads
         if config.head_norm:
@@ -77,6 +77,7 @@ class Block(nn.Module):
     attention: Attention
     deterministic: bool
     all_states: bool
+    normalization: Normalization = plain_normalization
 
     @nn.compact
     def __call__(
@@ -90,17 +91,17 @@ class Block(nn.Module):
         """Attends, to itself or to `seen`, and transforms; the states are carry and, if all are wanted, output."""
         config = self.config
         drop = Dropout(config.dropout, self.deterministic)
-        attention_norm, mlp_norm = norm(config, "attention_norm"), norm(config, "mlp_norm")
+        attention_norm, mlp_norm = (norm(config, name, self.normalization) for name in ("attention_norm", "mlp_norm"))
         attention = SelfAttention(config, self.attention, name="attention")
         mlp = MLP(config.mlp_width, config.activation, config.gated, config.mlp_bias, name="mlp")
         everywhere = number % max(1, config.global_every) == 0
         if config.norm_order == "post":
-            x = attention_norm(x + drop(attention(x, mask, tables, everywhere, seen)))
-            x = mlp_norm(x + drop(mlp(x)))
+            x = attention_norm(kept(x + drop(attention(x, mask, tables, everywhere, seen))))
+            x = mlp_norm(kept(x + drop(mlp(x))))
         else:
             inner = attention_norm(x)
             inner = inner if config.first_norm else jnp.where(number == 0, x, inner)
             seen = None if seen is None else attention_norm(seen)
-            x = x + drop(attention(inner, mask, tables, everywhere, seen))
+            x = kept(x + drop(attention(inner, mask, tables, everywhere, seen)))
             x = x + drop(mlp(mlp_norm(x)))
         return x, (x if self.all_states else None)

@@ -16,7 +16,7 @@ from jaxret.nn.block import norm
 from jaxret.nn.config import EncoderConfig
 from jaxret.nn.dropout import Dropout
 from jaxret.nn.encoder import Encoder
-from jaxret.nn.layers import Dense
+from jaxret.nn.layers import Dense, Normalization, plain_normalization
 from jaxret.ops.activations import ACTIVATIONS
 from jaxret.ops.vectors import POOLINGS
 
@@ -81,6 +81,7 @@ class CrossEncoder(nn.Module):
     config: CrossEncoderConfig
     attention: Attention = plain_attention
     remat: str = "none"
+    normalization: Normalization = plain_normalization
 
     @nn.compact
     def __call__(
@@ -96,7 +97,7 @@ class CrossEncoder(nn.Module):
         config, head = self.config.encoder, self.config.head
         mask = token_ids >= 0
         types = type_ids if config.num_types > 1 else None
-        encoder = Encoder(config, self.attention, self.remat, name="encoder")
+        encoder = Encoder(config, self.attention, self.remat, self.normalization, name="encoder")
         x, _ = encoder(token_ids, mask, type_ids=types, deterministic=deterministic)
         return ScoreHead(head, config, name="score")(POOLINGS[head.pooling](x, mask), deterministic=deterministic)
 

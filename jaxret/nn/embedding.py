@@ -21,6 +21,7 @@ def embedded(
     *,
     type_ids: Int[Array, "b l"] | None = None,
     embeddings: Float[Array, "b l d"] | None = None,
+    segments: Int[Array, "b l"] | None = None,
     deterministic: bool = True,
 ) -> Float[Array, "b l d"]:
     """The embeddings, from parameters of `module` itself; the arguments are those of `Encoder`."""
@@ -31,7 +32,7 @@ def embedded(
         types = parameter(module, "type_embedding", init, (None, "width"), (config.num_types, config.width))
         x = x + (types[:1][None] if type_ids is None else jnp.take(types, type_ids, axis=0))
     if config.positions == "learned":
-        rows = position_rows(counted, config.position_offset, config.max_positions)
+        rows = position_rows(counted, config.position_offset, config.max_positions, segments)
         shape = (config.max_positions, config.width)
         x = x + jnp.take(parameter(module, "position_embedding", init, (None, "width"), shape), rows, axis=0)
     x = norm(config, "embedding_norm")(x) if config.embedding_norm else x

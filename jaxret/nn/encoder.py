@@ -15,8 +15,9 @@ from jaxret.nn.attention import Attention, plain_attention
 from jaxret.nn.block import Block, Tables, norm
 from jaxret.nn.config import EncoderConfig
 from jaxret.nn.embedding import embedded
-from jaxret.nn.layers import PRODUCT
-from jaxret.nn.positions import rotary_tables
+from jaxret.nn.layers import KEPT, Normalization, plain_normalization
+from jaxret.nn.positions import rotary_tables, segment_mask
+from jaxret.ops.normalization import STATISTICS
 
 LAYERS = "layers"
 
@@ -40,7 +41,7 @@ def unstacked(params: Mapping[str, Any]) -> dict[str, Any]:
 # What a layer keeps for the backward pass, which computes the rest again: "none" keeps all, "full" its input alone.
 REMATS: dict[str, Callable | None] = {
     "none": None,
-    "products": jax.checkpoint_policies.save_only_these_names(PRODUCT),
+    "products": jax.checkpoint_policies.save_only_these_names(KEPT, STATISTICS),
     "full": jax.checkpoint_policies.nothing_saveable,
 }
 
@@ -52,11 +53,13 @@ class Encoder(nn.Module):
       config: the sizes.
       attention: its implementation.
       remat: one of `REMATS`, for the scanned layers.
+      normalization: its implementation.
     """
 
     config: EncoderConfig
     attention: Attention = plain_attention
     remat: str = "none"
+    normalization: Normalization = plain_normalization
 
     @nn.compact
     def __call__(
@@ -67,6 +70,7 @@ class Encoder(nn.Module):
         counted: Bool[Array, "b l"] | None = None,
         type_ids: Int[Array, "b l"] | None = None,
         embeddings: Float[Array, "b l d"] | None = None,
+        segments: Int[Array, "b l"] | None = None,
         deterministic: bool = True,
         all_states: bool = False,
     ) -> tuple[Float[Array, "b l d"], Float[Array, "n b l d"] | None]:
@@ -78,6 +82,8 @@ class Encoder(nn.Module):
           counted: positions that RoBERTa's positions count; `mask` by default.
           type_ids: token types; 0 by default.
           embeddings: in place of the tokens' own, for a decoder behind a connector.
+          segments: numbers of the texts that stand one after another in a row, each for itself; needs an attention
+            that takes `[b l l]`.
           deterministic: no dropout.
           all_states: see above.
         """
@@ -89,11 +95,13 @@ class Encoder(nn.Module):
             mask if counted is None else counted,
             type_ids=type_ids,
             embeddings=embeddings,
+            segments=segments,
             deterministic=deterministic,
         )
-        before, block = x[None], (config, self.attention, deterministic, all_states)
+        mask = mask if segments is None else segment_mask(mask, segments)  # rotary positions are relative anyway
+        before, block = x[None], (config, self.attention, deterministic, all_states, self.normalization)
         x, after = self._layers(block, x, mask, self._tables(x.shape[1]))
-        x = norm(config, "final_norm")(x) if config.final_norm else x
+        x = norm(config, "final_norm", self.normalization)(x) if config.final_norm else x
         return x, (None if after is None else jnp.concatenate([before, after]))
 
     def _layers(self, block: tuple, x, mask, tables):

@@ -7,17 +7,18 @@ from typing import Any
 
 import flax.linen as nn
 import jax
-import jax.numpy as jnp
-from jax import lax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
+from jaxret.nn.placement import Axes, in_use
 from jaxret.ops.activations import ACTIVATIONS
+from jaxret.ops.normalization import layer_norm, rms_norm
 from jaxret.ops.products import dense_product
 
-Axes = tuple[str | None, ...]
-PRODUCT = "product"  # the name by which rematerialisation knows what `Dense` makes
+Normalization = Callable[..., Float[Array, "*n d"]]  # (kind, x, scale, bias or None, epsilon)
+NORMS: dict[str, Normalization] = {"layer": layer_norm, "rms": rms_norm}
 
+KEPT = "kept"
 KERNEL_INIT = nn.initializers.variance_scaling(1.0, "fan_in", "truncated_normal")
 RESIDUAL_INIT = nn.initializers.variance_scaling(0.01, "fan_in", "truncated_normal")
 
@@ -26,6 +27,11 @@ def parameter(module: nn.Module, name: str, init: Callable, axes: Axes, shape: t
     """A float32 parameter of a module, with the logical names of its axes."""
     value: Any = module.param(name, nn.with_logical_partitioning(init, axes), shape)
     return value
+
+
+def kept(x: jax.Array) -> jax.Array:
+    """`x`, marked as worth its memory where layers are rematerialised: what is made of it is cheap to make again."""
+    return checkpoint_name(x, KEPT)
 
 
 class Dense(nn.Module):
@@ -41,38 +47,36 @@ class Dense(nn.Module):
     def __call__(self, x: Float[Array, "*n d"]) -> Float[Array, "*n f"]:
         """Applies the product."""
         kernel = parameter(self, "kernel", self.kernel_init, self.axes, (x.shape[-1], self.features))
-        y = dense_product(x.reshape(-1, *x.shape[-2:]), kernel.astype(x.dtype)).reshape(*x.shape[:-1], self.features)
-        y = checkpoint_name(y, PRODUCT)
+        bias = None
         if self.use_bias:
-            bias = parameter(self, "bias", self.bias_init, self.axes[-1:], (self.features,))
-            y = y + bias.astype(y.dtype).reshape((1,) * (y.ndim - 1) + (-1,))
-        return y
+            bias = parameter(self, "bias", self.bias_init, self.axes[-1:], (self.features,)).astype(x.dtype)
+        y = dense_product(x.reshape(-1, *x.shape[-2:]), in_use(kernel.astype(x.dtype), self.axes), bias)
+        return y.reshape(*x.shape[:-1], self.features)
+
+
+def plain_normalization(
+    kind: str, x: Float[Array, "*n d"], scale: Float[Array, " d"], bias: Float[Array, " d"] | None, epsilon: float
+) -> Float[Array, "*n d"]:
+    """The normalisation of a kind in `NORMS`."""
+    return NORMS[kind](x, scale, bias, epsilon)
 
 
 class Norm(nn.Module):
-    """Normalisation over the last axis in float32.
-
-    "rms" is RMSNorm (Zhang and Sennrich 2019, eq. 4), "layer" is LayerNorm (Ba et al. 2016, eq. 4).
-    """
+    """Normalisation over the last axis in float32, of a kind in `NORMS`."""
 
     kind: str
     epsilon: float
     use_bias: bool = False
+    normalization: Normalization = plain_normalization
 
     @nn.compact
     def __call__(self, x: Float[Array, "*n d"]) -> Float[Array, "*n d"]:
         """Normalises."""
-        broadcast = (1,) * (x.ndim - 1) + (-1,)
         scale = parameter(self, "scale", nn.initializers.ones, ("norm",), (x.shape[-1],))
-        y = x.astype(jnp.float32)
-        if self.kind == "layer":
-            y = y - jnp.mean(y, axis=-1, keepdims=True)
-        y = y * lax.rsqrt(jnp.mean(jnp.square(y), axis=-1, keepdims=True) + self.epsilon)
-        y = y * scale.astype(jnp.float32).reshape(broadcast)
+        bias = None
         if self.use_bias:
             bias = parameter(self, "bias", nn.initializers.zeros, ("norm",), (x.shape[-1],))
-            y = y + bias.astype(jnp.float32).reshape(broadcast)
-        return y.astype(x.dtype)
+        return self.normalization(self.kind, x, scale, bias, self.epsilon)
 
 
 class MLP(nn.Module):
@@ -86,9 +90,9 @@ class MLP(nn.Module):
     @nn.compact
     def __call__(self, x: Float[Array, "b l d"]) -> Float[Array, "b l d"]:
         """Applies the MLP."""
-        up = Dense(self.hidden, ("width", "mlp"), self.use_bias, name="up")(x)
+        up = kept(Dense(self.hidden, ("width", "mlp"), self.use_bias, name="up")(x))
         if self.gated:
-            gate = Dense(self.hidden, ("width", "mlp"), self.use_bias, name="gate")(x)
+            gate = kept(Dense(self.hidden, ("width", "mlp"), self.use_bias, name="gate")(x))
             inner = ACTIVATIONS[self.activation](gate) * up
         else:
             inner = ACTIVATIONS[self.activation](up)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import jax.numpy as jnp
+from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 
@@ -36,7 +37,14 @@ def rotated(
     return (x * cosines[None, None] + turned * sines[None, None]).astype(x.dtype)
 
 
-def position_rows(mask: Bool[Array, "b l"], offset: int, size: int) -> Int[Array, "b l"]:
+def segment_mask(mask: Bool[Array, "b l"], segments: Int[Array, "b l"]) -> Bool[Array, "b l l"]:
+    """Which position may attend to which where several texts stand in a row: to the kept ones of its own text."""
+    return (segments[:, :, None] == segments[:, None, :]) & mask[:, None, :]
+
+
+def position_rows(
+    mask: Bool[Array, "b l"], offset: int, size: int, segments: Int[Array, "b l"] | None = None
+) -> Int[Array, "b l"]:
     """The row of a learned table for each position, at most `size - 1`.
 
     Args:
@@ -44,9 +52,13 @@ def position_rows(mask: Bool[Array, "b l"], offset: int, size: int) -> Int[Array
       offset: 0 counts every position from 0 (BERT); n > 0 counts the real ones alone, from n on, and padding has
         row n - 1, as RoBERTa does with n = pad id + 1.
       size: rows of the table.
+      segments: numbers of the texts in each row, one after another; each is counted on its own.
     """
-    if offset:
-        rows = jnp.where(mask, jnp.cumsum(mask, axis=1) + (offset - 1), offset - 1)
-    else:
-        rows = jnp.broadcast_to(jnp.arange(mask.shape[1])[None, :], mask.shape)
+    places = jnp.broadcast_to(jnp.arange(mask.shape[1])[None, :], mask.shape)
+    rows = jnp.cumsum(mask, axis=1) if offset else places
+    if segments is not None:
+        begins = jnp.diff(segments, axis=1, prepend=segments[:, :1]) != 0
+        begin = lax.cummax(jnp.where(begins, places, 0), axis=1)
+        rows = rows - jnp.take_along_axis(rows - mask if offset else rows, begin, axis=1)
+    rows = jnp.where(mask, rows + (offset - 1), offset - 1) if offset else rows
     return jnp.minimum(rows, size - 1)

@@ -17,6 +17,7 @@ from jaxret.nn.attention import Attention, plain_attention
 from jaxret.nn.config import EncoderConfig
 from jaxret.nn.encoder import Encoder
 from jaxret.nn.heads import DenseHead, LexicalHead, LMHead, LMHeadConfig, MultiVectorHead, Projection, projections
+from jaxret.nn.layers import Normalization, plain_normalization
 from jaxret.ops.lexical import SATURATIONS, vocabulary_logits, vocabulary_weights
 from jaxret.ops.maxsim import RULES
 from jaxret.ops.vectors import POOLINGS
@@ -169,13 +170,14 @@ class Retriever(nn.Module):
       config: sizes and heads.
       attention: the implementation.
       unpooled: ids at the beginning of a query and of a passage that the dense head leaves out.
-      remat: see `Encoder`.
+      remat, normalization: see `Encoder`.
     """
 
     config: RetrieverConfig
     attention: Attention = plain_attention
     unpooled: tuple[int, int] = (0, 0)
     remat: str = "none"
+    normalization: Normalization = plain_normalization
 
     @nn.compact
     def __call__(self, token_ids: Int[Array, "b l"], side: Side, *, deterministic: bool = True) -> Embeddings:
@@ -183,7 +185,7 @@ class Retriever(nn.Module):
         config = self.config
         real = token_ids >= 0
         attended = real if config.attend_to_expansion else real & (token_ids != config.mask_id)
-        encoder = Encoder(config.encoder, self.attention, self.remat, name="encoder")
+        encoder = Encoder(config.encoder, self.attention, self.remat, self.normalization, name="encoder")
         x, _ = encoder(token_ids, attended, counted=real, deterministic=deterministic)
         dense = lexical = tokens = mask = None
         if "dense" in config.heads:

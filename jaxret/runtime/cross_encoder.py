@@ -21,6 +21,7 @@ from jaxret.nn.cross_encoder import CrossEncoder, CrossEncoderConfig
 from jaxret.runtime.attention import attention_named
 from jaxret.runtime.chunks import in_chunks
 from jaxret.runtime.network import abstract, check_positions, check_vocabulary, read_description, write_description
+from jaxret.runtime.normalization import normalization
 from jaxret.runtime.precision import cast, compute_dtype
 
 DESCRIPTION = "cross_encoder.json"
@@ -63,7 +64,7 @@ class CrossEncoderModel:
     @cached_property
     def module(self) -> CrossEncoder:
         """The linen module."""
-        return CrossEncoder(self.config, attention_named(self.attention), self.remat)
+        return CrossEncoder(self.config, attention_named(self.attention), self.remat, normalization)
 
     def __call__(
         self, params: Any, token_ids: jax.Array, type_ids: jax.Array | None = None, rng: jax.Array | None = None

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import flax.linen as nn
@@ -12,6 +14,7 @@ from jax import lax
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from jaxret.errors import InputError
+from jaxret.nn.placement import Axes, placement
 
 AXES = ("data", "fsdp", "tensor")
 BATCH = ("data", "fsdp")
@@ -49,6 +52,42 @@ def device_mesh(shape: Sequence[int] = (-1, 1, 1), devices: Sequence[Any] | None
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Rows split over the data and fsdp axes."""
     return NamedSharding(mesh, PartitionSpec(BATCH))
+
+
+@contextmanager
+def traced_on(mesh: Mesh) -> Iterator[None]:
+    """What a function that is compiled for a mesh is traced in: it finds the mesh, and layers their kernels."""
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), placement(gathered):
+        yield
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(1,))
+def gathered(kernel: jax.Array, axes: Axes) -> jax.Array:
+    """A kernel with the pieces that lie over `fsdp` put together, for one product; its gradient is cut up again.
+
+    Left to itself the partitioner sends the pieces round and multiplies by one at a time, a product as narrow as a
+    piece.
+    """
+    return _constrained(kernel, axes, without="fsdp")
+
+
+def _gathered_forward(kernel: jax.Array, axes: Axes) -> tuple[jax.Array, None]:
+    return gathered(kernel, axes), None
+
+
+def _gathered_backward(axes: Axes, _: None, gradient: jax.Array) -> tuple[jax.Array]:
+    return (_constrained(_constrained(gradient, axes, without="fsdp"), axes),)
+
+
+gathered.defvjp(_gathered_forward, _gathered_backward)
+
+
+def _constrained(x: jax.Array, axes: Axes, without: str = "") -> jax.Array:
+    mesh, rules = jax.sharding.get_abstract_mesh(), dict(RULES)
+    if mesh.empty or mesh.manual_axes or mesh.shape["fsdp"] == 1:
+        return x
+    places = (rules[axis] if axis else None for axis in axes)
+    return lax.with_sharding_constraint(x, PartitionSpec(*(None if place == without else place for place in places)))
 
 
 def all_pairs(score: Callable[[Any, Any], Any], q: Any, d: Any) -> Any:

@@ -21,6 +21,7 @@ from jaxret.runtime.attention import attention_named
 from jaxret.runtime.checkpoints import Checkpoints
 from jaxret.runtime.chunks import in_chunks
 from jaxret.runtime.network import abstract, check_positions, check_vocabulary, read_description, write_description
+from jaxret.runtime.normalization import normalization
 from jaxret.runtime.precision import cast, compute_dtype
 
 DESCRIPTION = "retriever.json"
@@ -66,7 +67,7 @@ class Model:
     def module(self) -> Retriever:
         """The linen module."""
         unpooled = (0, 0) if self.config.pool_prompt else prompt_lengths(self.tokenizer, self.text)
-        return Retriever(self.config, attention_named(self.attention), unpooled, self.remat)
+        return Retriever(self.config, attention_named(self.attention), unpooled, self.remat, normalization)
 
     def apply(self, params: Any, token_ids: jax.Array, side: Side, rng: jax.Array | None = None) -> Embeddings:
         """Embeds token ids `[b l]` in the compute dtype; `rng` turns dropout on."""

@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from jaxret.nn.encoder import unstacked
-from jaxret.runtime.mesh import batch_sharding
+from jaxret.runtime.mesh import batch_sharding, traced_on
 from jaxret.search.lengths import filled_rows, longest_first
 
 # A CPU is fastest with what its caches hold, and compiles a shape in less time than an accelerator does.
@@ -37,13 +37,21 @@ class BatchedModel:
       params: placed on the mesh, in the compute dtype.
       mesh: the devices; a batch is split over `data` and `fsdp`.
       batch_tokens: tokens of a batch on one device, padding included; by default what suits the platform.
+      programs: what is compiled, by shape; given again for other parameters of the same function, it is used again.
 
     Attributes:
       shapes: `[rows length]` of the batches compiled so far: one for each of the `fine_lengths` that occur, and those
         of a last batch, whose rows are a power of two.
     """
 
-    def __init__(self, function: Callable[..., Any], params: Any, mesh: Mesh, batch_tokens: int | None = None):
+    def __init__(
+        self,
+        function: Callable[..., Any],
+        params: Any,
+        mesh: Mesh,
+        batch_tokens: int | None = None,
+        programs: dict[Any, Any] | None = None,
+    ):
         platform = mesh.devices.flat[0].platform
         self.shapes: set[tuple[int, int]] = set()
         self._function, self._mesh = function, mesh
@@ -51,7 +59,7 @@ class BatchedModel:
         self._steps = LENGTHS_AN_OCTAVE.get(platform, LENGTHS_AN_OCTAVE["gpu"])
         self._threads = 1 + len(os.sched_getaffinity(0)) if platform == "cpu" and mesh.size == 1 else 0
         self._params = jax.jit(unstacked)(params) if self._threads else params
-        self._programs: dict[Any, Any] = {}
+        self._programs = {} if programs is None else programs
 
     def run(
         self,
@@ -100,10 +108,11 @@ class BatchedModel:
         rows, length = inputs[0].shape
         key = rows, length, *settings.items()
         if key not in self._programs:
+            function, mesh = self._function, self._mesh  # not self, whose parameters may be dropped
 
             def on_mesh(params: Any, *inputs: jax.Array) -> Any:
-                with jax.sharding.use_abstract_mesh(self._mesh.abstract_mesh):
-                    return self._function(params, *inputs, **settings)
+                with traced_on(mesh):
+                    return function(params, *inputs, **settings)
 
             self.shapes.add((rows, length))
             logger.info("compiling for %d texts of %d tokens, shape number %d", rows, length, len(self.shapes))

@@ -107,3 +107,32 @@ def test_dropout_follows_its_key(params):
     np.testing.assert_array_equal(dropped(params, 0), dropped(params, 0))
     assert not np.allclose(dropped(params, 0), dropped(params, 1))
     assert not np.allclose(dropped(params, 0), states(params))
+
+
+LEARNED = {"positions": "learned", "max_positions": 9, "num_types": 1}
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {},
+        {"window": 1, "global_every": 2, "local_rope_base": 50.0},
+        {"causal": True},
+        LEARNED,
+        LEARNED | {"position_offset": 2},
+    ],
+    ids=["rotary", "window", "causal", "learned", "roberta"],
+)
+def test_texts_in_one_row_are_each_for_themselves(random_params, changes):
+    """Five texts in two rows, with padding, against a row each."""
+    encoder = Encoder(dataclasses.replace(CONFIG, **changes))
+    texts = [[3, 7, 7], [9, 2, 4, 6, 5], [8], [1, 10, 3, 2], [6, 4]]
+    alone = jnp.array([text + [-1] * (5 - len(text)) for text in texts])
+    packed = jnp.array([texts[0] + texts[1] + texts[2], texts[3] + texts[4] + [-1] * 3])
+    segments = jnp.array([[0] * 3 + [1] * 5 + [2], [0] * 4 + [1] * 2 + [-1] * 3])
+    boxed = jax.eval_shape(encoder.init, jax.random.key(0), alone, alone >= 0)["params"]
+    params = random_params(nn.meta.unbox(boxed))
+    run = jax.jit(lambda ids, segments: encoder.apply({"params": params}, ids, ids >= 0, segments=segments)[0])
+    expected = run(alone, None)[alone >= 0]
+    np.testing.assert_allclose(run(packed, segments)[packed >= 0], expected, atol=1e-5)
+    assert np.abs(run(packed, jnp.minimum(segments, 0))[packed >= 0] - expected).max() > 0.01

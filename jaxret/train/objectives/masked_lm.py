@@ -19,18 +19,19 @@ def masked_language_modeling(*, head: LMHeadConfig = HEAD, most: int | None = No
     """The mean over masked tokens of `-log` of the share that the language model's head gives to them.
 
     The batch has `tokens` [b l] as they were, `masked` [b l] as the encoder sees them, and `where` [b l], not 0 where a
-    token is predicted; ids below 0 are padding.
+    token is predicted; ids below 0 are padding. `segments` [b l], if there are any, number the texts in each row.
 
     Args:
       head: the objective's own, for a model without SPLADE's.
-      most: predict no more than the first so many of each text's masked tokens, which saves time and memory.
+      most: predict no more than the first so many of each row's masked tokens, which saves time and memory.
     """
 
     def init(model: Model, params: Any, key: jax.Array) -> tuple[Any, Any]:
         return fresh_head(model, head, key), {}
 
     def loss(model: Model, params: Any, state: Any, batch: Batch, rng: jax.Array) -> Any:
-        x, where = states(model, params, batch["masked"], rng), (batch["where"] != 0) & (batch["tokens"] >= 0)
+        x = states(model, params, batch["masked"], rng, batch.get("segments"))
+        where = (batch["where"] != 0) & (batch["tokens"] >= 0)
         where, (x, tokens) = chosen(where, most, x, batch["tokens"])
         value, accuracy = predicted(reader(model, params, head), x, tokens, where)
         return value, (state, {"accuracy": accuracy})

@@ -14,6 +14,7 @@ from jaxret.nn.embedding import Embedding
 from jaxret.nn.encoder import Encoder
 from jaxret.nn.heads import LMHead, LMHeadConfig
 from jaxret.ops.masked_lm import masked_lm
+from jaxret.runtime.attention import attention_named
 from jaxret.runtime.model import Model
 from jaxret.runtime.precision import cast, compute_dtype
 from jaxret.train.objective import OWN
@@ -22,11 +23,21 @@ AT_ONCE = 32  # positions of each text whose logits are in memory
 Read = Callable[[Array], Array]  # states [b n d] to logits [b n v], in float32
 
 
-def states(model: Model, params: Any, token_ids: Int[Array, "b l"], rng: jax.Array | None) -> Float[Array, "b l d"]:
-    """The encoder's last states; each real token, [MASK] too, is attended. Without `rng` there is no dropout."""
-    encoder = Encoder(model.config.encoder, model.module.attention, model.remat)
+def states(
+    model: Model,
+    params: Any,
+    token_ids: Int[Array, "b l"],
+    rng: jax.Array | None,
+    segments: Int[Array, "b l"] | None = None,
+) -> Float[Array, "b l d"]:
+    """The encoder's last states; each real token, [MASK] too, is attended. Without `rng` there is no dropout.
+
+    `segments` are the numbers of the texts in each row; plain attention keeps them apart.
+    """
+    attention = model.module.attention if segments is None else attention_named("plain")
+    encoder = Encoder(model.config.encoder, attention, model.remat, model.module.normalization)
     variables = {"params": _computed(model, params["encoder"])}
-    found: Any = encoder.apply(variables, token_ids, token_ids >= 0, **_dropout(rng))
+    found: Any = encoder.apply(variables, token_ids, token_ids >= 0, segments=segments, **_dropout(rng))
     return found[0]
 
 
