@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import numpy as np
 
 from jaxret.data.endless import check_place, endless_batches
-from jaxret.data.tasks import GroupFile, Source, mixture
+from jaxret.data.kinds import Bucket, check_mixing, kinds, whole_buckets
+from jaxret.data.tasks import GroupFile, Source, parts
 from jaxret.data.text import TextConfig
 from jaxret.data.text_tokenizer import TextTokenizer
+
+__all__ = ["Bucket", "GroupFile", "Source", "training_batches"]
+
+logger = logging.getLogger(__name__)
 
 
 def training_batches(
@@ -24,6 +30,9 @@ def training_batches(
     cache_dir: str | Path,
     missing_negatives: str = "error",
     teacher_scores: bool = False,
+    size_exponent: float | None = None,
+    pure: str = "none",
+    length_buckets: Sequence[Bucket] = (),
     start: int = 0,
     process_index: int = 0,
     process_count: int = 1,
@@ -40,7 +49,9 @@ def training_batches(
     | `teacher_scores` | [b n] | float32, if asked for |
 
     n is `train_group_size`, s and t are the lengths in `text`, p is the most relevant passages of any query, and b is
-    `global_batch_size` / `process_count`: see `endless_batches`.
+    `global_batch_size` / `process_count`: see `endless_batches`. With `length_buckets`, b and t are the bucket's. Every
+    query comes once an epoch of its source, or of its bucket of it, with one of its positives, drawn anew; the next
+    epoch begins in the middle of a batch where it ends there.
 
     Args:
       sources: what to train on; with several, each example's source is drawn by the rates.
@@ -52,16 +63,26 @@ def training_batches(
       missing_negatives: for a query without any: "error", "skip" (it is left out; the log says how many are), or
         "perturb" (its positive with a span deleted or two swapped, see `perturbation`).
       teacher_scores: give the scores that a file of groups has for its passages.
+      size_exponent: multiplies the rate of each source by so high a power of the number of its queries: 1 draws every
+        query as often, 0.5 small sources more often, None and 0 leave the rates alone (XLM, Lample and Conneau 2019).
+      pure: "source" or "language" fill each batch of all processes from one source, or from sources of one language,
+        each of them as often as its rate says; "none" mixes all.
+      length_buckets: batches of passages of about one length, in ascending order; none pads all to `passage_max_len`.
+        What is longer than the last one is cut. A bucket comes as often as gives each row of a source the same number
+        of turns. The step is compiled once for each bucket.
       start: the number of batches already used; the first batch is exactly what an uninterrupted run would get next.
       process_index, process_count: which process this is, of how many.
 
     Raises:
-      InputError: the sizes do not fit together, or a source is wrong (see `tasks.mixture`).
+      InputError: the sizes do not fit together, or a source is wrong (see `tasks.parts`).
     """
-    place = {"global_batch_size": global_batch_size, "seed": seed, "start": start}
-    place |= {"process_index": process_index, "process_count": process_count}
-    check_place(**place)
-    mixed = mixture(
+    place = {"seed": seed, "start": start, "process_index": process_index, "process_count": process_count}
+    check_place(global_batch_size, **place)
+    check_mixing(pure, size_exponent)
+    buckets = whole_buckets(length_buckets, text.passage_max_len, global_batch_size)
+    for bucket in buckets:
+        check_place(bucket.global_batch_size, **place)
+    found = parts(
         sources,
         tokenizer,
         text,
@@ -69,5 +90,14 @@ def training_batches(
         cache_dir,
         missing_negatives=missing_negatives,
         teacher_scores=teacher_scores,
+        size_exponent=size_exponent,
+        length_buckets=buckets,
     )
-    return endless_batches(mixed, **place)
+    _log_shapes([buckets[number] for number in sorted({part.bucket for part in found})], text, train_group_size)
+    return endless_batches(kinds(found, pure, [bucket.global_batch_size for bucket in buckets]), **place)
+
+
+def _log_shapes(buckets: Sequence[Bucket], text: TextConfig, train_group_size: int) -> None:
+    sizes = ((bucket.global_batch_size, bucket.max_len) for bucket in buckets)
+    shapes = [f"[{b} {text.query_max_len}] x [{b} {train_group_size} {t}]" for b, t in sizes]
+    logger.info("%d shapes of batches: %s", len(shapes), ", ".join(shapes))

@@ -10,7 +10,39 @@ from functools import lru_cache
 import numpy as np
 from jaxtyping import Int64
 
-BLOCK = 1 << 16  # positions whose tables are drawn at a time
+BLOCK = 1 << 16  # numbers that are drawn at a time
+AT_ONCE = 64
+REMEMBERED = 64  # blocks in memory
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Endless numbers 0, 1, ..., each drawn by the rates; they depend on rates, seed and key alone.
+
+    Attributes:
+      rates: relative share of each number.
+      seed: of every draw.
+      key: tells the sequences of one seed apart.
+    """
+
+    rates: tuple[float, ...]
+    seed: int
+    key: int
+
+    def between(self, begin: int, end: int) -> Int64[np.ndarray, " n"]:
+        """The numbers at the places [begin, end)."""
+        blocks = range(begin // BLOCK, -(-end // BLOCK))
+        drawn = np.concatenate([_block(self, block) for block in blocks])
+        return drawn[begin - blocks[0] * BLOCK : end - blocks[0] * BLOCK]
+
+    def onwards(self, start: int) -> Iterator[Int64[np.ndarray, " n"]]:
+        """The numbers from the place `start` on, some at a time."""
+        for begin in itertools.count(start, AT_ONCE):
+            yield self.between(begin, begin + AT_ONCE)
+
+    def counts(self, end: int) -> Int64[np.ndarray, " r"]:
+        """How often each number stands at the places [0, end)."""
+        return _counts(self, end)
 
 
 @dataclass(frozen=True)
@@ -27,6 +59,7 @@ class Order:
       seed: of every draw.
       global_batch: examples in a batch of all processes together.
       first, last: the places [first, last) of each global batch that belong to this process.
+      number: tells the orders of one seed apart.
     """
 
     sizes: tuple[int, ...]
@@ -35,6 +68,7 @@ class Order:
     global_batch: int
     first: int
     last: int
+    number: int = 0
 
     def tables(self, start: int) -> Iterator[Int64[np.ndarray, " b"]]:
         """The table of each place of this process, batch after batch from batch `start` on."""
@@ -50,9 +84,9 @@ class Order:
 
         @lru_cache(maxsize=2)
         def shuffled(epoch: int) -> np.ndarray:
-            return np.random.default_rng([self.seed, 1, table, epoch]).permutation(size)
+            return np.random.default_rng([self.seed, 3 * self.number + 1, table, epoch]).permutation(size)
 
-        count = self._count(table, start * self.global_batch)
+        count = int(self._draws.counts(start * self.global_batch)[table])
         for batch in itertools.count(start):
             hits = self._drawn(batch) == table
             draws = (count + np.cumsum(hits) - 1)[self.first : self.last][hits[self.first : self.last]]
@@ -64,23 +98,33 @@ class Order:
                 rows[here] = shuffled(int(epoch))[places[here]]
             yield rows, draws
 
+    @property
+    def _draws(self) -> Draws:
+        return Draws(self.rates, self.seed, 3 * self.number)
+
     def _drawn(self, batch: int) -> np.ndarray:
-        begin, end = batch * self.global_batch, (batch + 1) * self.global_batch
-        blocks = range(begin // BLOCK, -(-end // BLOCK))
-        drawn = np.concatenate([_block(self.seed, self.rates, block) for block in blocks])
-        return drawn[begin - blocks[0] * BLOCK : end - blocks[0] * BLOCK]
-
-    def _count(self, table: int, end: int) -> int:
-        if len(self.rates) == 1:
-            return end
-        whole, rest = divmod(end, BLOCK)
-        counts = (np.count_nonzero(_block(self.seed, self.rates, block) == table) for block in range(whole))
-        return int(sum(counts) + np.count_nonzero(_block(self.seed, self.rates, whole)[:rest] == table))
+        return self._draws.between(batch * self.global_batch, (batch + 1) * self.global_batch)
 
 
-@lru_cache(maxsize=4)
-def _block(seed: int, rates: tuple[float, ...], block: int) -> np.ndarray:
-    if len(rates) == 1:
+def kinds_of_batches(rates: tuple[float, ...], seed: int) -> Draws:
+    """Of which kind each batch is where they are of several; the n-th kind's own batches are in the order number n."""
+    return Draws(rates, seed, 2)
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _block(draws: Draws, block: int) -> np.ndarray:
+    if len(draws.rates) == 1:
         return np.zeros(BLOCK, np.int64)
-    shares = np.cumsum(rates) / np.sum(rates)
-    return np.searchsorted(shares[:-1], np.random.default_rng([seed, 0, block]).random(BLOCK), side="right")
+    shares = np.cumsum(draws.rates) / np.sum(draws.rates)
+    random = np.random.default_rng([draws.seed, draws.key, block]).random(BLOCK)
+    return np.searchsorted(shares[:-1], random, side="right")
+
+
+@lru_cache(maxsize=REMEMBERED)
+def _counts(draws: Draws, end: int) -> np.ndarray:
+    """Shared by an order's tables: each of them asks, and it goes through all blocks before `end`."""
+    if len(draws.rates) == 1:
+        return np.array([end])
+    whole, rest = divmod(end, BLOCK)
+    parts = itertools.chain((_block(draws, block) for block in range(whole)), [_block(draws, whole)[:rest]])
+    return np.sum([np.bincount(part, minlength=len(draws.rates)) for part in parts], axis=0)

@@ -15,21 +15,28 @@ Batch = dict[str, np.ndarray]
 
 
 def pair_batches(
-    groups: Callable[..., Iterator[Batch]], tokenizer: TextTokenizer, text: PairConfig, **place: Any
+    groups: Callable[..., Iterator[Batch]],
+    tokenizer: TextTokenizer,
+    text: PairConfig,
+    *,
+    query_max_len: int | None = None,
+    **place: Any,
 ) -> Iterator[Batch]:
     """The batches of `groups`, `query` and `passage` replaced by pairs; all else (keys, teacher's scores) stays.
 
     | name | shape | |
     |---|---|---|
-    | `pair` | [b n l] | int32: a query and one of its passages, the relevant one in column 0; l is `max_len` |
+    | `pair` | [b n l] | int32: a query and one of its passages, the relevant one in column 0; see below for l |
     | `pair_types` | [b n l] | int32 token types, if the tokeniser gives any |
 
     The rows are those of `pair_rows`, but that of a query and a passage which are both longer than a whole pair the one
-    of an odd number of ids may go to the other.
+    of an odd number of ids may go to the other. l is `max_len`, or less where a query of `query_max_len` and a passage
+    of the bucket's length need less.
 
     Args:
       groups: `data.batches.training_batches` with its sources and sizes bound.
       tokenizer, text: how a pair becomes ids.
+      query_max_len: ids of a query alone, those around it included, longer ones are cut; None for `max_len`.
       place: what the trainer gives: batch size, seed, first batch, process.
 
     Raises:
@@ -37,7 +44,7 @@ def pair_batches(
     """
     frame = checked_frame(tokenizer, text)
     whole = TextConfig(
-        query_max_len=text.max_len,
+        query_max_len=query_max_len or text.max_len,
         passage_max_len=text.max_len,
         title_separator=text.title_separator,
         query_marker="",
@@ -60,8 +67,10 @@ def _paired(batch: Batch, tokenizer: TextTokenizer, text: PairConfig, frame: Pai
     for query, group in zip(batch["query"], passages, strict=True):
         first = bare(query)
         rows += [joined(frame, text, first, bare(passage), left) for passage in group]
-    shape = (*passages.shape[:2], text.max_len)
-    pairs = {"pair": padded([row.ids for row in rows], text.max_len).reshape(shape)}
+    around = frame.size - 2 * (len(tokenizer.begin) + len(tokenizer.end))
+    length = min(text.max_len, batch["query"].shape[1] + passages.shape[2] + around)
+    shape = (*passages.shape[:2], length)
+    pairs = {"pair": padded([row.ids for row in rows], length).reshape(shape)}
     if frame.typed:
-        pairs["pair_types"] = padded_types(rows, text.max_len).reshape(shape)
+        pairs["pair_types"] = padded_types(rows, length).reshape(shape)
     return {name: array for name, array in batch.items() if name not in ("query", "passage")} | pairs

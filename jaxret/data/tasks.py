@@ -6,22 +6,26 @@ import hashlib
 import logging
 import re
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from jaxret.data import preprocessors
 from jaxret.data.group_tables import COLUMNS
+from jaxret.data.kinds import Bucket, Part, mixture_of, sized_rate
+from jaxret.data.lengths import Rows, divided, document_lengths, longest_passages
 from jaxret.data.row_source import SPLIT, RowSource
 from jaxret.data.sources import GroupFile, Source
 from jaxret.data.tables import Tables, prepared, table
 from jaxret.data.tensorflow_cpu import seqio, tf
-from jaxret.data.text import TextConfig
+from jaxret.data.text import TextConfig, passage_ids
 from jaxret.data.text_tokenizer import TextTokenizer
 from jaxret.errors import InputError
 
-__all__ = ["SPLIT", "GroupFile", "Source", "mixture", "task"]
+__all__ = ["SPLIT", "GroupFile", "Source", "mixture", "parts", "task"]
 
 MISSING_NEGATIVES = ("error", "skip", "perturb")
 logger = logging.getLogger(__name__)
@@ -33,36 +37,65 @@ def mixture(
     text: TextConfig,
     train_group_size: int,
     cache_dir: str | Path,
+    **settings: Any,
+) -> seqio.Mixture:
+    """The tasks of the sources, each with its rate; arguments and errors as `parts`."""
+    return mixture_of(parts(sources, tokenizer, text, train_group_size, cache_dir, **settings))
+
+
+def parts(
+    sources: Sequence[Source | GroupFile],
+    tokenizer: TextTokenizer,
+    text: TextConfig,
+    train_group_size: int,
+    cache_dir: str | Path,
     *,
     missing_negatives: str = "error",
     teacher_scores: bool = False,
-) -> seqio.Mixture:
-    """The tasks of the sources, each with its rate; p of `positive_keys` is the most relevant passages of any query.
+    size_exponent: float | None = None,
+    length_buckets: Sequence[Bucket] = (),
+) -> list[Part]:
+    """A task for each source, or for each bucket of it, with its rate.
+
+    p of `positive_keys` is the most relevant passages of any query.
 
     Raises:
       InputError: as `task`; no source or one twice; something wrong in a folder or file; settings that do not fit.
     """
     _check_settings(sources, train_group_size, missing_negatives, teacher_scores)
-    found = [
-        prepared(cache_dir, f"queries-{_short(source.fingerprint)}", COLUMNS, source.content) for source in sources
-    ]
+    edges = [bucket.max_len for bucket in length_buckets] or [text.passage_max_len]
+    texts = [replace(text, passage_max_len=edge) for edge in edges]
+    passage_ids(tokenizer, texts[0], [])  # raises where the shortest leaves no room
+    prepare = partial(prepared, cache_dir, columns=COLUMNS)
+    found = [prepare(f"queries-{_short(source.fingerprint)}", read=source.content) for source in sources]
     make = partial(
         task,
         tokenizer=tokenizer,
-        text=text,
         train_group_size=train_group_size,
         num_positive_keys=max(each.facts["most_relevant"] for each in found),
         missing_negatives=missing_negatives,
         teacher_scores=teacher_scores,
     )
-    tasks = [make(source, tables) for source, tables in zip(sources, found, strict=True)]
-    rates = [(each, source.rate) for each, source in zip(tasks, sources, strict=True)]
-    return seqio.Mixture("_and_".join(each.name for each in tasks), rates)
+    made = []
+    for number, (source, tables) in enumerate(zip(sources, found, strict=True)):
+        queries = _queries(source, tables, train_group_size, missing_negatives, teacher_scores)
+        documents, shelves = table(tables, "documents"), [queries]
+        if len(edges) > 1:
+            lengths = document_lengths(source.fingerprint, documents, tokenizer, text, cache_dir)
+            shelves = divided(queries, longest_passages(queries, lengths, train_group_size > 1), edges)
+        total = len(queries["query"])
+        rate = sized_rate(source.rate, total, size_exponent)
+        for bucket, (rows, config) in enumerate(zip(shelves, texts, strict=True)):
+            if share := len(rows["query"]) / total:
+                examples = make(source, rows, documents, text=config, shorter=edges[:bucket])
+                made.append(Part(examples, number, source.language, rate * share, bucket))
+    return made
 
 
 def task(
     source: Source | GroupFile,
-    tables: Tables,
+    queries: Rows,
+    documents: Rows,
     *,
     tokenizer: TextTokenizer,
     text: TextConfig,
@@ -70,19 +103,14 @@ def task(
     num_positive_keys: int,
     missing_negatives: str = "error",
     teacher_scores: bool = False,
+    shorter: Sequence[int] = (),
 ) -> seqio.Task:
     """One source's {query [s], passage [n t], passage_key [n], positive_keys [p], language []}, int32.
 
     And `teacher_scores` [n], float32, if asked for. The task is not entered into seqio's global registry; its name
-    tells its content.
-
-    Raises:
-      InputError: a query has no negatives, or a passage no score, that are asked for.
+    tells its content: `shorter` are the lengths of the buckets before its own.
     """
-    if teacher_scores and (first := tables.facts["without_scores"]):
-        raise source.unscored(first[0])
-    queries = _queries(tables, train_group_size, missing_negatives, teacher_scores)
-    documents, language = table(tables, "documents"), {"language": tf.constant(source.language, tf.int32)}
+    language = {"language": tf.constant(source.language, tf.int32)}
 
     def example(record: preprocessors.Example) -> preprocessors.Example:
         choice = preprocessors.chosen(record, train_group_size)
@@ -90,7 +118,7 @@ def task(
 
     changes = [preprocessors.changed] if missing_negatives == "perturb" else []
     by_chunks = [partial(each, tokenizer=tokenizer, config=text) for each in (*changes, preprocessors.encoded)]
-    settings = (train_group_size, num_positive_keys, missing_negatives, teacher_scores, source.language)
+    settings = (train_group_size, num_positive_keys, missing_negatives, teacher_scores, source.language, *shorter)
     content = f"{source.fingerprint} {tokenizer.fingerprint} {text} {settings}"
     label = re.sub(r"\W", "_", source.name, flags=re.ASCII)
     return seqio.Task(
@@ -102,8 +130,11 @@ def task(
 
 
 def _queries(
-    tables: Tables, train_group_size: int, missing_negatives: str, teacher_scores: bool
-) -> dict[str, tf.Tensor | tf.RaggedTensor]:
+    source: Source | GroupFile, tables: Tables, train_group_size: int, missing_negatives: str, teacher_scores: bool
+) -> Rows:
+    """The queries to train on; InputError where one has no negatives, or a passage no score, that are asked for."""
+    if teacher_scores and (first := tables.facts["without_scores"]):
+        raise source.unscored(first[0])
     found = table(tables, "queries")
     names = (*preprocessors.SIDES, "relevant", *(preprocessors.SCORES if teacher_scores else ()))
     queries = {"query": found["text"]} | {name: found[name] for name in names}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import chain
 
 import numpy as np
 
@@ -44,6 +45,24 @@ def numbered(examples: Example, names: Sequence[str], tokenizer: TextTokenizer, 
 
     rows = {name: tf.numpy_function(ids, [examples[name]], tf.int32, stateful=False) for name in names}
     return examples | {name: tf.ensure_shape(row, [None, config.passage_max_len]) for name, row in rows.items()}
+
+
+def numbered_together(example: Example, tokenizer: TextTokenizer, config: TextConfig) -> Example:
+    """{texts [n]} to {tokens [l], segments [l]}: their ids as of passages, one after another, and each text's number.
+
+    Both are filled up with -1 to `passage_max_len`. What else is in the example stays.
+    """
+
+    def ids(texts: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        rows = passage_ids(tokenizer, config, [text.decode() for text in texts])
+        segments = [[number] * len(row) for number, row in enumerate(rows)]
+        found = padded([[*chain(*rows)], [*chain(*segments)]], config.passage_max_len)
+        return found[0], found[1]
+
+    columns = tf.numpy_function(ids, [example["texts"]], (tf.int32, tf.int32), stateful=False)
+    rest = {name: value for name, value in example.items() if name != "texts"}
+    rows = (tf.ensure_shape(column, [config.passage_max_len]) for column in columns)
+    return rest | dict(zip(("tokens", "segments"), rows, strict=True))
 
 
 def masked(examples: Example, masking: MaskedLM, words: Words) -> Example:

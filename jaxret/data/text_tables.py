@@ -1,8 +1,10 @@
-"""Running text as tables: documents for pairs of sentences, and texts packed up to a length."""
+"""Running text as tables: documents for pairs of sentences, texts packed up to a length, and rows of such texts."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from bisect import insort
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from operator import itemgetter
 
 from jaxret.data.group_tables import passage_key
 from jaxret.data.perturbation import units
@@ -14,6 +16,8 @@ from jaxret.errors import InputError
 
 DOCUMENTS = {"sentences": Column(tf.string, many=True), "key": Column(tf.int64)}
 TEXTS = {"text": Column(tf.string)}
+ROWS = {"texts": Column(tf.string, many=True)}
+OPEN = 64  # rows that are filled at a time
 Encode = Callable[[Sequence[str]], list[list[int]]]
 
 
@@ -45,6 +49,25 @@ def packed_tables(source: TextSource, encode: Encode, room: int) -> Content:
     """
     texts = [joined(pack) for document in source.documents() for pack in _packs(document, encode, room)]
     return Content({"texts": [{"text": text} for text in texts]})
+
+
+def filled_rows(texts: Iterable[str], lengths: Iterable[int], length: int) -> Content:
+    """`rows`: texts of at most `length` ids, as many together as fit, each where it leaves the least room.
+
+    Of so many rows that are open the fullest is closed for a new one.
+    """
+    return Content({"rows": ({"texts": row} for row in _rows(texts, lengths, length))})
+
+
+def _rows(texts: Iterable[str], lengths: Iterable[int], length: int) -> Iterator[list[str]]:
+    rows: list[tuple[int, list[str]]] = []  # room and texts, the fullest first
+    for text, size in zip(texts, lengths, strict=True):
+        place = next((i for i, (room, _) in enumerate(rows) if room >= size), None)
+        room, row = (length, []) if place is None else rows.pop(place)
+        if len(rows) == OPEN:
+            yield rows.pop(0)[1]
+        insort(rows, (room - size, [*row, text]), key=itemgetter(0))
+    yield from (row for _, row in rows)
 
 
 def _packs(document: list[str], encode: Encode, room: int) -> Iterator[list[str]]:

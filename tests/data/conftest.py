@@ -1,12 +1,16 @@
 """A small vocabulary, and small BEIR folders with whatever is wrong with them."""
 
+import itertools
 import json
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 
+from jaxret.data.batches import GroupFile, Source, training_batches
 from jaxret.data.beir import BeirFolder, read_corpus
+from jaxret.data.text import TextConfig
 from jaxret.data.tokenizer import Tokenizer, trained_vocabulary
 
 DEMO = Path(__file__).parents[2] / "data"
@@ -18,6 +22,15 @@ CORPUS = [
 QUERIES = ['{"_id": "q1", "text": "first?"}', '{"_id": "q2", "text": "second?"}']
 HEADER = "query-id\tcorpus-id\tscore"
 TRAIN = [HEADER, "q1\td1\t1", "q2\td2\t1"]
+TEXT = TextConfig(query_max_len=32, passage_max_len=48)
+
+
+def same(first, second):
+    assert len(first) == len(second)
+    for one, other in zip(first, second, strict=True):
+        assert one.keys() == other.keys()
+        for name in one:
+            np.testing.assert_array_equal(one[name], other[name])
 
 
 @pytest.fixture(scope="session")
@@ -80,3 +93,25 @@ def slice_of_demo(tmp_path: Path, jaquad: BeirFolder) -> Callable[..., Path]:
         return folder
 
     return write
+
+
+@pytest.fixture
+def batches(vocabulary, tmp_path):
+    def make(folders, count, *, rates=(), batch=12, group=3, seed=0, **place):
+        sources = [
+            folder if isinstance(folder, GroupFile | Source) else Source(folder, rate=rate)
+            for folder, rate in zip(folders, itertools.chain(rates, itertools.repeat(1.0)), strict=False)
+        ]
+        iterator = training_batches(
+            sources,
+            vocabulary,
+            TEXT,
+            global_batch_size=batch,
+            train_group_size=group,
+            seed=seed,
+            cache_dir=tmp_path / "cache",
+            **place,
+        )
+        return list(itertools.islice(iterator, count))
+
+    return make

@@ -1,48 +1,17 @@
 import itertools
 import json
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
-from jaxret.data.batches import training_batches
 from jaxret.data.beir import BeirFolder
 from jaxret.data.group_tables import passage_key
 from jaxret.data.tasks import GroupFile, Source
-from jaxret.data.text import TextConfig, padded, passage_ids, passage_text, query_ids
+from jaxret.data.text import padded, passage_ids, passage_text, query_ids
 from jaxret.errors import InputError
-from tests.data.conftest import HEADER
-
-TEXT = TextConfig(query_max_len=32, passage_max_len=48)
-
-
-@pytest.fixture
-def batches(vocabulary, tmp_path):
-    def make(folders, count, *, rates=(1.0, 1.0), batch=12, group=3, seed=0, **place):
-        sources = [
-            folder if isinstance(folder, GroupFile | Source) else Source(folder, rate=rate)
-            for folder, rate in zip(folders, rates, strict=False)
-        ]
-        iterator = training_batches(
-            sources,
-            vocabulary,
-            TEXT,
-            global_batch_size=batch,
-            train_group_size=group,
-            seed=seed,
-            cache_dir=tmp_path / "cache",
-            **place,
-        )
-        return list(itertools.islice(iterator, count))
-
-    return make
-
-
-def same(first, second):
-    assert len(first) == len(second)
-    for one, other in zip(first, second, strict=True):
-        assert one.keys() == other.keys()
-        for name in one:
-            np.testing.assert_array_equal(one[name], other[name])
+from tests.data.conftest import HEADER, TEXT, same
 
 
 def test_every_query_with_its_passages_once_an_epoch(slice_of_demo, batches, vocabulary):
@@ -128,6 +97,21 @@ def test_a_single_passage_needs_no_negatives(slice_of_demo, batches):
 def test_a_batch_may_be_larger_than_the_folder(beir_folder, batches):
     (batch,) = batches([beir_folder()], 1, batch=7, group=1)
     assert sorted(np.unique(batch["passage_key"], return_counts=True)[1]) in ([3, 4],)
+
+
+def test_one_of_several_positives_is_drawn_anew_each_epoch(scored_file, batches):
+    """Each query in 40 epochs: both its positives come about as often, and a draw tells nothing of the next."""
+    number_of = {passage_key("", f"p {p}"): p for p in range(300)}
+    drawn = {}
+    for batch in batches([GroupFile(scored_file())], 40, batch=8, group=1):
+        positives = [number_of[key] for key in batch["passage_key"][:, 0].tolist()]
+        assert sorted(positive % 100 for positive in positives) == list(range(8)), "every query once an epoch"
+        for positive in positives:
+            drawn.setdefault(positive % 100, []).append(positive >= 100)
+    assert np.mean([*drawn.values()]) == pytest.approx(0.5, abs=0.1)
+    again = [a == b for column in drawn.values() for a, b in itertools.pairwise(column)]
+    assert np.mean(again) == pytest.approx(0.5, abs=0.1)
+    assert len({tuple(column) for column in drawn.values()}) == 8
 
 
 def test_wrong_sizes(beir_folder, batches):
@@ -272,3 +256,23 @@ def test_wrong_choices(beir_folder, scored_file, batches):
     ]:
         with pytest.raises(InputError, match=message):
             batches([source], 1, **{"group": 1, **choice})
+
+
+OPEN = """
+import sys
+from jaxret.data.batches import Source, training_batches
+from jaxret.data.text import TextConfig
+from jaxret.data.tokenizer import Tokenizer
+folder, vocabulary, cache = sys.argv[1:]
+settings = {"global_batch_size": 64, "train_group_size": 1, "cache_dir": cache}
+tokenizer = Tokenizer.load(vocabulary)
+streams = [training_batches([Source(folder)], tokenizer, TextConfig(), seed=seed, **settings) for seed in range(4)]
+print(sum(len(next(stream)["query"]) for stream in streams))
+"""
+
+
+def test_a_program_may_end_with_open_streams(slice_of_demo, vocabulary, tmp_path):
+    vocabulary.save(tmp_path / "vocabulary.model")
+    arguments = [slice_of_demo(12, 0), tmp_path / "vocabulary.model", tmp_path / "cache"]
+    done = subprocess.run([sys.executable, "-c", OPEN, *arguments], capture_output=True, text=True, timeout=120)
+    assert (done.returncode, done.stdout) == (0, "256\n"), done.stderr[-1000:]

@@ -4,7 +4,12 @@ import numpy as np
 import pytest
 
 from jaxret.data import order as module
-from jaxret.data.order import Order
+from jaxret.data.order import Draws, Order, kinds_of_batches
+
+
+def forget():
+    module._block.cache_clear()
+    module._counts.cache_clear()
 
 
 def stream(sizes, rates=(1.0,), *, batches, start=0, batch=8, seed=3, first=0, last=None):
@@ -38,11 +43,11 @@ def test_draws_count_up_in_each_table():
 @pytest.mark.parametrize("start", [1, 4, 13])
 def test_start_anywhere(rates, start, monkeypatch):
     monkeypatch.setattr(module, "BLOCK", 24)  # not a multiple of the batch of 10, which crosses blocks
-    module._block.cache_clear()
+    forget()
     sizes = (7, 11, 5)[: len(rates)]
     whole = stream(sizes, rates, batches=20, batch=10)
     assert stream(sizes, rates, batches=20 - start, batch=10, start=start) == whole[10 * start :]
-    module._block.cache_clear()
+    forget()
 
 
 @pytest.mark.parametrize("processes", [2, 4])
@@ -53,6 +58,28 @@ def test_processes_cut_the_same_batches_into_blocks(processes):
     for batch in range(6):
         joined = [example for part in parts for example in part[batch * share : (batch + 1) * share]]
         assert joined == whole[batch * 8 : (batch + 1) * 8]
+
+
+def test_draws_at_any_place(monkeypatch):
+    monkeypatch.setattr(module, "BLOCK", 24)
+    forget()
+    draws = Draws((2.0, 1.0, 1.0), 3, 5)
+    whole = draws.between(0, 200)
+    for begin, end in ((0, 1), (23, 25), (24, 48), (150, 200)):
+        np.testing.assert_array_equal(draws.between(begin, end), whole[begin:end])
+        np.testing.assert_array_equal(draws.counts(begin), np.bincount(whole[:begin], minlength=3))
+    onwards = np.concatenate([*itertools.islice(draws.onwards(10), 3)])
+    np.testing.assert_array_equal(onwards[:190], whole[10:])
+    forget()
+
+
+def test_orders_and_kinds_of_one_seed_are_drawn_apart():
+    """Several orders in a run, and which of them is next: no two go the same way."""
+    rates, sizes = (1.0, 1.0), (50, 50)
+    orders = [Order(sizes, rates, 3, 40, 0, 40, number) for number in range(3)]
+    ways = [next(order.tables(0)).tolist() for order in orders] + [kinds_of_batches(rates, 3).between(0, 40).tolist()]
+    rows = [next(order.rows(0, 0))[0].tolist() for order in orders]
+    assert len({tuple(way) for way in ways}) == 4 and len({tuple(row[:10]) for row in rows}) == 3
 
 
 def test_seed():

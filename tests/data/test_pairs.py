@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from jaxret.data.batches import training_batches
+from jaxret.data.batches import Bucket, training_batches
 from jaxret.data.pair_batches import pair_batches
 from jaxret.data.pairs import TRUNCATIONS, PairConfig, kept_sizes, pair_rows
 from jaxret.data.pretrained_tokenizer import PretrainedTokenizer
@@ -102,3 +102,26 @@ def test_batches_hold_the_rows_of_their_texts(own, tokenizer, groups_of_animals,
             assert not batch["pair_types"][number, 0, len(types) :].any()
     again = next(itertools.islice(pair_batches(groups, chosen, config, start=0, **place), 1, None))
     np.testing.assert_array_equal(again["pair"], batch["pair"])
+
+
+@pytest.mark.parametrize("own", [True, False], ids=["own", "roberta"])
+def test_pairs_of_buckets_are_as_short_as_their_bucket_allows(
+    own, tokenizer, groups_of_animals, beir_of_animals, tmp_path
+):
+    """The same pairs as without buckets, cut nowhere."""
+    chosen = tokenizer if own else PretrainedTokenizer.load(Case("roberta").folder)
+    source, edges = GroupFile(groups_of_animals, beir_of_animals), (40, 90)
+    place = {"global_batch_size": 8, "seed": 3, "cache_dir": tmp_path, "process_index": 0, "process_count": 1}
+
+    def batches(count, **settings):
+        groups = partial(training_batches, sources=[source], train_group_size=3, **settings)
+        return itertools.islice(pair_batches(groups, chosen, PairConfig(120), query_max_len=28, **place), count)
+
+    def rows(batches):
+        return {tuple(row[row >= 0].tolist()) for batch in batches for row in batch["pair"].reshape(24, -1)}
+
+    found = list(batches(40, length_buckets=tuple(map(Bucket, edges))))
+    around = chosen.pair_frame.size - 2 * len(chosen.begin + chosen.end)
+    assert {batch["pair"].shape for batch in found} == {(8, 3, 28 + t + around) for t in edges}
+    assert rows(found) == rows(batches(40))
+    assert max(map(len, rows(found))) < 120

@@ -9,7 +9,7 @@ from jaxret.data.running_text import TextSource
 from jaxret.data.sentences import joined
 from jaxret.data.text import TextConfig, passage_ids
 from jaxret.data.text_batches import context_batches, text_batches
-from jaxret.data.text_tables import packed_tables
+from jaxret.data.text_tables import filled_rows, packed_tables
 from jaxret.errors import InputError
 
 TEXT = TextConfig(passage_max_len=24)
@@ -119,11 +119,15 @@ def test_two_pairs_of_a_document_are_told(file, batches, sentence_of):
     assert repeated > 10
 
 
-@pytest.mark.parametrize("kind", ["context", "text"])
+@pytest.mark.parametrize("kind", ["context", "text", "packed"])
 def test_resumes_and_is_the_same_for_any_number_of_processes(kind, file, batches):
     sources = [TextSource(file(), rate=2.0), TextSource(file(DOCUMENTS[3:], "more.txt"), language=1)]
-    settings = {"window": 3} if kind == "context" else {"masking": RetroMAE()}
-    call = {"context": context_batches, "text": text_batches}[kind]
+    settings = {
+        "context": {"window": 3},
+        "text": {"masking": RetroMAE()},
+        "packed": {"masking": MaskedLM(), "packed": True},
+    }[kind]
+    call = context_batches if kind == "context" else text_batches
     whole = batches(call, sources, 9, batch=6, **settings)
     same(batches(call, sources, 9, batch=6, **settings), whole)
     same(batches(call, sources, 4, batch=6, start=5, **settings), whole[5:])
@@ -151,6 +155,45 @@ def test_texts_are_packed_sentences(file, batches, vocabulary):
     found = batches(text_batches, [file()], 1, batch=len(wanted))
     assert found[0].keys() == {"tokens", "language"} and found[0]["tokens"].shape == (23, 24)
     assert sorted(tuple(token for token in row if token >= 0) for row in found[0]["tokens"].tolist()) == rows
+
+
+def test_packed_rows_hold_the_same_texts(file, batches, vocabulary):
+    """Each once an epoch and whole, with its number; in fewer rows."""
+    text = TextConfig(passage_max_len=50)
+    texts = [row["text"] for row in packed_tables(TextSource(file()), vocabulary.encode, 47).tables["texts"]]
+    ids = passage_ids(vocabulary, text, texts)
+    wanted = sorted(map(tuple, ids))
+    count = len([*filled_rows(texts, map(len, ids), 50).tables["rows"]])
+    assert len(set(wanted)) == len(texts) > 1.2 * count
+    for batch in batches(text_batches, [file()], 2, batch=count, text=text, packed=True):
+        assert batch.keys() == {"tokens", "segments", "language"} and batch["segments"].dtype == np.int32
+        assert batch["tokens"].shape == batch["segments"].shape == (count, 50)
+        found = []
+        for tokens, segments in zip(batch["tokens"], batch["segments"], strict=True):
+            kept = segments[segments >= 0]
+            assert set(np.diff(kept).tolist()) <= {0, 1} and kept[0] == 0 and (segments[len(kept) :] == -1).all()
+            assert ((tokens >= 0) == (segments >= 0)).all()
+            found += [tuple(tokens[segments == number].tolist()) for number in range(kept[-1] + 1)]
+        assert sorted(found) == wanted
+
+
+def test_packed_rows_are_full(demo, vocabulary):
+    source, text = TextSource(demo / "jsquad"), TextConfig(passage_max_len=256)
+    texts = [row["text"] for row in packed_tables(source, vocabulary.encode, 253).tables["texts"]][:400]
+    lengths = [len(ids) for ids in passage_ids(vocabulary, text, texts)]
+    rows = [row["texts"] for row in filled_rows(texts, lengths, 256).tables["rows"]]
+    assert sorted(text for row in rows for text in row) == sorted(texts)
+    length_of = dict(zip(texts, lengths, strict=True))
+    assert max(sum(length_of[text] for text in row) for row in rows) <= 256
+    assert sum(lengths) > 0.9 * 256 * len(rows) and sum(lengths) < 0.55 * 256 * len(texts)
+
+
+def test_packing_keeps_few_rows_open():
+    """The fullest is closed for a new one: 70 rows of 6, and later texts of 4 find the last 64 of them."""
+    texts = [str(i) for i in range(140)]
+    rows = [row["texts"] for row in filled_rows(texts, [6] * 70 + [4] * 70, 10).tables["rows"]]
+    assert rows[:6] == [[str(i)] for i in range(6)]
+    assert sorted(map(len, rows[6:])) == [2] * 67
 
 
 def test_packing_loses_next_to_nothing(demo, vocabulary):
@@ -197,6 +240,8 @@ def test_errors(file, batches, tmp_path):
         (text_batches, [file(), TextSource(file(), language=1)], {}, "the same text twice"),
         (text_batches, [file()], {"batch": 3, "process_count": 2}, "3 cannot be divided among 2"),
         (text_batches, [file()], {"start": -2}, "start: -2 is negative"),
+        (text_batches, [file()], {"pure": "yes"}, "pure: unknown choice 'yes'"),
+        (text_batches, [file()], {"packed": True, "masking": RetroMAE()}, "packed: RetroMAE rebuilds a row from one"),
         (text_batches, [tmp_path / "none.txt"], {}, "no such file"),
         (
             text_batches,
