@@ -115,7 +115,7 @@ def with_lora(config: LoraConfig, *, deterministic: bool = True) -> AbstractCont
 
     Args:
       config: the one that the leaves were made with.
-      deterministic: no dropout; otherwise the key named "dropout" is used.
+      deterministic: no dropout; otherwise there is, where a module is called with a key named "dropout".
 
     Raises:
       InputError: (when a module is called) leaves beside a kernel that is not a `Dense`'s.
@@ -130,7 +130,7 @@ def with_lora(config: LoraConfig, *, deterministic: bool = True) -> AbstractCont
             name, kind = "/".join(module.path), type(module).__name__
             raise InputError(f"parameter {name}/{A}", f"a {kind} cannot be adapted", "Target kernels of Dense alone.")
         y, (x,) = call(*args, **kwargs), args or kwargs.values()
-        if config.dropout and not deterministic:
+        if config.dropout and not deterministic and module.has_rng("dropout"):
             x = dropped(x, config.dropout, module.make_rng("dropout"))
         update = _update(x, module.get_variable("params", A), module.get_variable("params", B))
         return (y.astype(jnp.float32) + config.scale * update).astype(y.dtype)
@@ -140,13 +140,18 @@ def with_lora(config: LoraConfig, *, deterministic: bool = True) -> AbstractCont
 
 def merged(params: Any, config: LoraConfig) -> Any:
     """The parameters without leaves: each adapted kernel is `kernel + alpha/r * lora_a @ lora_b`, in its own dtype."""
+    return merged_at(params, config.scale)
+
+
+def merged_at(params: Any, scale: float | Float[Array, ""]) -> Any:
+    """`merged`, for a scale that may be an array."""
     flat = _flat(params)
     for path in [path for path in flat if path.rpartition("/")[2] == A]:
         stem = path.removesuffix(A)
         a, b = (flat.pop(stem + name).astype(jnp.float32) for name in (A, B))
         kernel = flat[stem + KERNEL]
         update = jnp.matmul(a, b, precision=lax.Precision.HIGHEST)
-        flat[stem + KERNEL] = (kernel.astype(jnp.float32) + config.scale * update).astype(kernel.dtype)
+        flat[stem + KERNEL] = (kernel.astype(jnp.float32) + scale * update).astype(kernel.dtype)
     return unflatten_dict(flat, sep="/")
 
 

@@ -26,12 +26,20 @@ class TextEncoder:
       params: its parameters, placed on the mesh; they are kept in the compute dtype.
       mesh: the devices; a batch is split over `data` and `fsdp`.
       batch_tokens: tokens of a batch on one device, padding included; by default what suits the platform.
+      programs: see `BatchedModel`.
     """
 
-    def __init__(self, model: Model, params: Any, mesh: Mesh, batch_tokens: int | None = None):
+    def __init__(
+        self,
+        model: Model,
+        params: Any,
+        mesh: Mesh,
+        batch_tokens: int | None = None,
+        programs: dict[Any, Any] | None = None,
+    ):
         self.model, self.mesh = model, mesh
         self.params = cast(params, compute_dtype(model.precision))
-        self._batched = BatchedModel(model.apply, self.params, mesh, batch_tokens)
+        self._batched = BatchedModel(model.apply, self.params, mesh, batch_tokens, programs)
 
     @property
     def shapes(self) -> set[tuple[int, int]]:
