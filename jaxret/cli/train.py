@@ -20,7 +20,7 @@ def train(
 ) -> None:
     """Trains a retriever as a gin file says; --gin.NAME=VALUE overrides it, e.g. --gin.train.steps=100.
 
-    The same workdir continues from its latest checkpoint.
+    The same workdir continues from its latest checkpoint. SIGTERM and ctrl-C let the run finish its step and save.
     """
     import gin
 

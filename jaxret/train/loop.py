@@ -23,12 +23,19 @@ from jaxret.nn.retriever import RetrieverConfig
 from jaxret.runtime.checkpoints import Checkpoints
 from jaxret.runtime.layouts import Description
 from jaxret.runtime.manifest import machine, manifest
-from jaxret.runtime.mesh import batch_sharding, device_mesh, parameter_shardings
+from jaxret.runtime.mesh import device_mesh
 from jaxret.runtime.network import Network
-from jaxret.train.objective import Loss, Objective, divided, objective_of
+from jaxret.train.feed import fed
+from jaxret.train.nonfinite import Watch, diagnosis_program
+from jaxret.train.objective import Loss, Objective, objective_of
+from jaxret.train.profiling import Profile
+from jaxret.train.program import global_batch, step_program
 from jaxret.train.progress import reporter
-from jaxret.train.start import begun, check_same_model, described, first_state
-from jaxret.train.step import TrainState, jitted_step, state_shardings, train_step
+from jaxret.train.run import Pace, Run
+from jaxret.train.saving import starting_state
+from jaxret.train.selection import Evaluation, check_metric
+from jaxret.train.start import check_same_model, described, first_state
+from jaxret.train.work import Work, work_of
 
 
 def train(
@@ -53,13 +60,21 @@ def train(
     save_interval_steps: int = 1000,
     keep: int = 2,
     log_period: int = 10,
+    evaluate: Evaluation | None = None,
+    evaluate_interval_steps: int = 0,
+    best_metric: str = "",
+    max_nonfinite: int = 10,
+    profile_steps: Sequence[int] = (),
     facts: dict[str, Any] | None = None,
     dry_run: bool = False,
 ) -> Path:
-    """Trains until `steps` and returns the workdir; continues from its latest checkpoint where there is one.
+    """Trains until `steps` and returns the workdir; continues from its latest whole checkpoint where there is one.
+
+    SIGTERM and SIGINT (ctrl-C) let it finish its step and save; then SystemExit with code 0, or KeyboardInterrupt.
 
     Args:
-      workdir: holds the model's description, `checkpoints/<step>`, `tensorboard/` and `manifest.json`.
+      workdir: holds the model's description, `checkpoints/<step>`, `tensorboard/`, `manifest.json` and, where asked
+        for, `best.json` and `profile/`.
       batches: `(tokenizer, text, global_batch_size=, seed=, cache_dir=, start=, process_index=, process_count=)`
         gives this process's rows of each global batch, from batch `start` on.
       objective: `(model, params, state, batch, rng) -> (loss, (state, metrics))`, or such a loss with parameters and
@@ -82,70 +97,58 @@ def train(
       remat: what a layer keeps for the backward pass, which computes the rest again: "none" keeps all, "products" those
         of the parameters, "full" its input.
       save_interval_steps: steps between checkpoints.
-      keep: checkpoints kept besides step 0.
+      keep: checkpoints kept besides step 0 and the best one.
       log_period: steps between reports.
+      evaluate: `(model, params) -> {name: value}` of the parameters as they are saved, logged as `eval/<name>`; its
+        `check(model)` comes before all else. None evaluates nothing.
+      evaluate_interval_steps: steps between evaluations; 0 evaluates where it saves.
+      best_metric: of `evaluate`: the checkpoint where it is greatest is kept, and named in `best.json`.
+      max_nonfinite: a step whose loss or gradient is not finite changes nothing but is counted; so many in a row end
+        the run.
+      profile_steps: the first and the last step of a profile.
       facts: what else the manifest should say.
       dry_run: check everything, prepare the data, and stop before anything is compiled.
 
     Raises:
-      InputError: bad sizes, data, vocabulary or checkpoint, before anything is compiled.
+      InputError: bad sizes, data, vocabulary or checkpoint, before anything is compiled; or nothing but steps that are
+        not finite.
     """
-    mesh = device_mesh(mesh_shape)
+    mesh, folder, first_process = device_mesh(mesh_shape), Path(workdir), jax.process_index() == 0
     _check_sizes(steps, global_batch_size, mesh)
     _check_memory(chunk_rows, remat)
+    pace = _pace(steps, save_interval_steps, log_period, evaluate_interval_steps, max_nonfinite)
+    profile = Profile(folder / "profile", profile_steps)
     description = described(retriever, text, vocabulary, pretrained, precision, attention)
     model = description.model
-    folder, first_process = Path(workdir), jax.process_index() == 0
     check_same_model(folder, model)
-    optimizer_ = optimizer(steps)
+    _check_evaluation(evaluate, best_metric, model)
+    optimizer_, objective_ = optimizer(steps), objective_of(objective)
     trained = dataclasses.replace(model, chunk_rows=chunk_rows, remat=remat)
     step, abstract = step_program(trained, objective, optimizer_, seed, mesh)
+    watch = Watch(max_nonfinite, diagnosis_program(trained.for_search(), objective_.loss, seed, mesh))
     open_batches = _of_this_process(batches, model, global_batch_size, seed, folder / "examples")
     if dry_run:
         open_batches(start=0)
         return folder
     with closing(Checkpoints(folder / "checkpoints", keep=keep)) as checkpoints:
-        steps_saved = checkpoints.steps()
-        first = checkpoints.position(steps_saved[-1])["batches"] if steps_saved else 0
-        stream = _checked(open_batches(start=first), objective_of(objective).check)
-        first_ = functools.partial(first_state, description, objective, optimizer_, seed, abstract)
-        state = _starting_state(checkpoints, first_, abstract)
+        saved = checkpoints.whole_step()
+        position = {"batches": 0} if saved is None else checkpoints.position(saved)
+        first = position["batches"]
+        stream = open_batches(start=first)
+        begun = functools.partial(first_state, description, objective, optimizer_, seed, abstract)
+        state = starting_state(checkpoints, saved, begun, abstract)
         if first_process:
             model.save_description(folder)
             sizes = {"seed": seed, "steps": steps, "global_batch_size": global_batch_size, "first_step": first}
             write_json(folder / "manifest.json", manifest(**sizes, **machine(mesh), **(facts or {})))
-        with reporter(folder / "tensorboard", first, steps, global_batch_size, active=first_process) as report:
-            for number in range(first + 1, steps + 1):
-                state, metrics = step(state, global_batch(next(stream), mesh))
-                if report and (number % log_period == 0 or number == steps):
-                    report.log(number, {name: float(value) for name, value in metrics.items()})
-                if number % save_interval_steps == 0 or number == steps:
-                    _save(checkpoints, number, state)
+        place = functools.partial(_placed, check=objective_.check, config=model.config, mesh=mesh)
+        with (
+            reporter(folder / "tensorboard", first, steps, active=first_process) as report,
+            fed(stream, place) as feed,
+        ):
+            run = Run(folder, model, mesh, step, checkpoints, pace, watch, profile, evaluate, best_metric, report)
+            run.go(state, feed, position)
     return folder
-
-
-def step_program(
-    model: Network,
-    objective: Objective | Loss,
-    optimizer: optax.GradientTransformation,
-    seed: int,
-    mesh: jax.sharding.Mesh,
-) -> tuple[Callable[[TrainState, Any], Any], TrainState]:
-    """The jitted step of a run on a mesh, and its state as shapes with shardings."""
-    whole = objective_of(objective)
-    boxed = jax.eval_shape(lambda: whole.begun(model, model.boxed(seed), seed))
-    params, state = parameter_shardings(boxed, mesh)
-    shapes = jax.eval_shape(lambda: begun(model, whole, optimizer, seed, model.init(seed)))
-    shardings = state_shardings(shapes, params, state, optimizer, mesh)
-    abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), shapes, shardings)
-    step = functools.partial(train_step, apply=model.for_search(), objective=whole.loss, optimizer=optimizer, seed=seed)
-    return jitted_step(step, shardings, mesh), abstract
-
-
-def global_batch(local: dict[str, np.ndarray], mesh: jax.sharding.Mesh) -> dict[str, jax.Array]:
-    """This process's rows as its part of the global batch, on the devices."""
-    sharding = batch_sharding(mesh)
-    return {name: jax.make_array_from_process_local_data(sharding, rows) for name, rows in local.items()}
 
 
 def _of_this_process(
@@ -164,28 +167,14 @@ def _of_this_process(
     )
 
 
-def _checked(
-    batches: Iterator[dict[str, np.ndarray]], check: Callable[[dict[str, np.ndarray]], None]
-) -> Iterator[dict[str, np.ndarray]]:
-    for rows in batches:
-        check(rows)
-        yield rows
-
-
-def _starting_state(checkpoints: Checkpoints, first: Callable[[], TrainState], abstract: TrainState) -> TrainState:
-    steps = checkpoints.steps()
-    if not steps:
-        state = first()
-        _save(checkpoints, 0, state)
-        return state
-    params, added = divided(abstract.params)
-    params, rest, _ = checkpoints.restore(steps[-1], params, dataclasses.replace(abstract, params=added))
-    return dataclasses.replace(rest, params={**params, **rest.params})
-
-
-def _save(checkpoints: Checkpoints, step: int, state: TrainState) -> None:
-    params, added = divided(state.params)
-    checkpoints.save(step, params, dataclasses.replace(state, params=added), {"batches": step})
+def _placed(
+    rows: dict[str, np.ndarray], *, check: Callable[[dict[str, np.ndarray]], None], config: Any, mesh: jax.sharding.Mesh
+) -> tuple[dict[str, jax.Array], Work]:
+    """A batch on the devices, and the work in it; its size may be another than the last one's."""
+    check(rows)
+    work = work_of(rows, config)
+    _check_rows("train.batches", int(work.examples), mesh)
+    return global_batch(rows, mesh), work
 
 
 def _check_memory(chunk_rows: int, remat: str) -> None:
@@ -198,7 +187,30 @@ def _check_memory(chunk_rows: int, remat: str) -> None:
 def _check_sizes(steps: int, global_batch_size: int, mesh: jax.sharding.Mesh) -> None:
     if steps < 1:
         raise InputError("train.steps", f"{steps} is not a number of steps", "Give 1 or more.")
-    rows = mesh.shape["data"] * mesh.shape["fsdp"]
-    if global_batch_size < 1 or global_batch_size % rows:
-        problem = f"{global_batch_size} rows do not divide over {rows} devices (data x fsdp)"
-        raise InputError("train.global_batch_size", problem, f"Give a multiple of {rows}.")
+    _check_rows("train.global_batch_size", global_batch_size, mesh)
+
+
+def _check_rows(setting: str, rows: int, mesh: jax.sharding.Mesh) -> None:
+    devices = mesh.shape["data"] * mesh.shape["fsdp"]
+    if rows < 1 or rows % devices:
+        problem = f"{rows} rows do not divide over {devices} devices (data x fsdp)"
+        raise InputError(setting, problem, f"Give a multiple of {devices}.")
+
+
+def _pace(steps: int, save: int, log: int, evaluate: int, max_nonfinite: int) -> Pace:
+    for name, value in (("save_interval_steps", save), ("log_period", log), ("max_nonfinite", max_nonfinite)):
+        if value < 1:
+            raise InputError(f"train.{name}", f"{value} is not a number of steps", "Give 1 or more.")
+    if evaluate < 0:
+        raise InputError("train.evaluate_interval_steps", f"{evaluate}", "Give 1 or more, or 0 for every checkpoint.")
+    return Pace(steps, save, log, evaluate or save)
+
+
+def _check_evaluation(evaluate: Evaluation | None, best_metric: str, model: Network) -> None:
+    if evaluate is None:
+        if best_metric:
+            raise InputError("train.best_metric", f"{best_metric!r} without an evaluation", "Bind train.evaluate.")
+        return
+    names = evaluate.check(model)
+    if best_metric:
+        check_metric(best_metric, names)

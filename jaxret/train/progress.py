@@ -19,20 +19,20 @@ HISTORY = "training.jsonl"
 
 
 def history(path: str | Path) -> list[dict[str, Any]]:
-    """The logged steps of a training.jsonl, each once, ascending; empty where there is no such file.
+    """The logged steps of a training.jsonl, each once with all that was logged of it, ascending; empty without a file.
 
     A line that a killed run left unfinished is passed over. A metric that was not finite is None.
     """
     if not Path(path).exists():
         return []
-    rows = {}
+    rows: dict[int, dict[str, Any]] = {}
     for line in Path(path).read_text(encoding="utf-8", errors="replace").splitlines():
         try:
             row = json.loads(line)
         except json.JSONDecodeError:
             continue
         if isinstance(row, dict) and isinstance(row.get("step"), int):
-            rows[row["step"]] = row
+            rows[row["step"]] = rows.get(row["step"], {}) | row
     return [rows[step] for step in sorted(rows)]
 
 
@@ -43,11 +43,10 @@ class Reporter:
       folder: TensorBoard's; training.jsonl lies beside it.
       first: the step that the run starts from. What an earlier run logged after it is dropped.
       last: the step that it goes to.
-      batch_size: examples a step.
       console: where to show the progress.
     """
 
-    def __init__(self, folder: Path, first: int, last: int, batch_size: int, console: Console):
+    def __init__(self, folder: Path, first: int, last: int, console: Console):
         from tensorboardX import SummaryWriter
 
         self._writer = SummaryWriter(str(folder), purge_step=first + 1)
@@ -55,7 +54,7 @@ class Reporter:
         kept = [row for row in history(self._history) if row["step"] <= first]
         with atomic(self._history) as file:
             file.writelines(map(_line, kept))
-        self._console, self._last, self._batch_size = console, last, batch_size
+        self._console, self._last = console, last
         self._bar = Progress(
             TextColumn("train"),
             BarColumn(),
@@ -76,32 +75,53 @@ class Reporter:
         self._bar.stop()
         self._writer.close()
 
-    def log(self, step: int, metrics: Mapping[str, float]) -> None:
-        """Shows and writes the metrics of one step; the rate is over the steps since the last call."""
+    def log(self, step: int, metrics: Mapping[str, float], work: Mapping[str, float]) -> None:
+        """Shows and writes the metrics of one step, and rates.
+
+        Args:
+          step: its number.
+          metrics: by name.
+          work: since the last call, by the name of what it is when divided by the seconds since then.
+        """
         before, then = self._mark
         now = time.perf_counter()
-        rate = (step - before) * self._batch_size / max(now - then, 1e-9)
+        seconds = max(now - then, 1e-9)
         self._mark = (step, now)
-        scalars = {**metrics, "examples_per_second": rate}
+        rates = {name: amount / seconds for name, amount in work.items()}
+        self._write(step, {**metrics, **rates}, "train/")
+        numbers = f"loss {metrics['loss']:.3f}  {rates['examples_per_second']:.0f} examples/s"
+        self._bar.update(self._task, completed=step, numbers=numbers)
+        if not self._console.is_terminal:
+            left = (self._last - step) * seconds / max(step - before, 1)
+            self.say(f"step {step}/{self._last}  {numbers}  {left:.0f} s left")
+
+    def evaluated(self, step: int, metrics: Mapping[str, float], seconds: float) -> None:
+        """Shows and writes what an evaluation found as `eval/<name>`; its seconds do not count for the rate."""
+        self._write(step, {f"eval/{name}": value for name, value in metrics.items()}, "")
+        before, then = self._mark
+        self._mark = (before, then + seconds)
+        numbers = "  ".join(f"{name} {value:.4f}" for name, value in metrics.items())
+        self.say(f"step {step}/{self._last}  {numbers}  {seconds:.0f} s")
+
+    def say(self, text: str) -> None:
+        """Shows a line."""
+        self._console.print(text, highlight=False)
+
+    def _write(self, step: int, scalars: Mapping[str, float], prefix: str) -> None:
         for name, value in scalars.items():
-            self._writer.add_scalar(f"train/{name}", value, step)
+            self._writer.add_scalar(f"{prefix}{name}", value, step)
         self._writer.flush()
         with self._history.open("a", encoding="utf-8") as file:
             file.write(_line({"step": step, **scalars}))
-        numbers = f"loss {metrics['loss']:.3f}  {rate:.0f} examples/s"
-        self._bar.update(self._task, completed=step, numbers=numbers)
-        if not self._console.is_terminal:
-            left = (self._last - step) * self._batch_size / max(rate, 1e-9)
-            self._console.print(f"step {step}/{self._last}  {numbers}  {left:.0f} s left", highlight=False)
 
 
 @contextmanager
-def reporter(folder: Path, first: int, last: int, batch_size: int, *, active: bool) -> Iterator[Reporter | None]:
+def reporter(folder: Path, first: int, last: int, *, active: bool) -> Iterator[Reporter | None]:
     """A Reporter on the first process, None on the others."""
     if not active:
         yield None
         return
-    with Reporter(folder, first, last, batch_size, Console(stderr=True)) as result:
+    with Reporter(folder, first, last, Console(stderr=True)) as result:
         yield result
 
 

@@ -12,7 +12,8 @@ import optax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Array
 
-from jaxret.runtime.mesh import batch_sharding
+from jaxret.runtime.mesh import batch_sharding, traced_on
+from jaxret.train.patterns import held, placed
 
 
 @flax.struct.dataclass
@@ -20,21 +21,25 @@ class TrainState:
     """All that a step changes, or the shape or sharding of each part of it. Checkpointed and sharded as a whole.
 
     Attributes:
-      step: steps done, an int32 scalar.
+      step: steps done, those without effect among them, an int32 scalar.
       params: the parameters, those that the objective adds among them.
       optimizer: the optimiser's state.
       objective: the objective's state.
+      skipped: steps without effect, since their loss or gradient was not finite: `total` and `in_a_row`, the last ones;
+        int32 scalars.
     """
 
     step: Any
     params: Any
     optimizer: Any
     objective: Any
+    skipped: Any
 
 
 def fresh_state(params: Any, optimizer: optax.GradientTransformation, objective: Any) -> TrainState:
     """The state before the first step, of parameters and the objective's state; traceable."""
-    return TrainState(jnp.zeros((), jnp.int32), params, optimizer.init(params), objective)
+    step, total, in_a_row = (jnp.zeros((), jnp.int32) for _ in range(3))  # a buffer each: they are donated
+    return TrainState(step, params, optimizer.init(params), objective, {"total": total, "in_a_row": in_a_row})
 
 
 def state_shardings(
@@ -50,10 +55,8 @@ def state_shardings(
       mesh: the mesh.
     """
     replicated = NamedSharding(mesh, PartitionSpec())
-    moments = optax.tree_utils.tree_map_params(
-        optimizer, lambda _, sharding: sharding, state.optimizer, params, transform_non_params=lambda _: replicated
-    )
-    return TrainState(replicated, params, moments, objective)
+    moments = placed(optimizer, state.optimizer, params, replicated)
+    return TrainState(replicated, params, moments, objective, jax.tree.map(lambda _: replicated, state.skipped))
 
 
 def train_step(
@@ -65,17 +68,35 @@ def train_step(
     optimizer: optax.GradientTransformation,
     seed: int,
 ) -> tuple[TrainState, dict[str, Array]]:
-    """One step: gradient, update, metrics. Its randomness depends on the seed and the step alone."""
-    rng = jax.random.fold_in(jax.random.key(seed), state.step)
+    """One step: gradient, update, metrics. Its randomness depends on the seed and the step alone.
 
-    def loss(params: Any) -> Any:
-        return objective(apply, params, state.objective, batch, rng)
-
-    (value, (objective_state, metrics)), gradient = jax.value_and_grad(loss, has_aux=True)(state.params)
+    Where the loss or the gradient's norm is not finite, the step counts but changes nothing else.
+    """
+    (value, (objective_state, metrics)), gradient = gradient_of(state, batch, apply, objective, seed, state.step)
     updates, moments = optimizer.update(gradient, state.optimizer, state.params)
     params = optax.apply_updates(state.params, updates)
-    metrics = metrics | {"loss": value, "gradient_norm": optax.tree.norm(gradient)}
-    return TrainState(state.step + 1, params, moments, objective_state), metrics
+    norm = optax.tree.norm(gradient)
+    finite = jnp.isfinite(value) & jnp.isfinite(norm)
+    missed = (~finite).astype(jnp.int32)
+    skipped = {"total": state.skipped["total"] + missed, "in_a_row": (state.skipped["in_a_row"] + 1) * missed}
+    params, moments, objective_state = jax.tree.map(
+        lambda new, old: jnp.where(finite, new, old),
+        (params, moments, objective_state),
+        (state.params, state.optimizer, state.objective),
+    )
+    counts = {"skipped_steps": skipped["total"], "skipped_in_a_row": skipped["in_a_row"]}
+    metrics = metrics | {"loss": value, "gradient_norm": norm} | counts
+    return TrainState(state.step + 1, params, moments, objective_state, skipped), metrics
+
+
+def gradient_of(state: TrainState, batch: dict[str, Array], apply: Any, objective: Any, seed: int, step: Any) -> Any:
+    """`(loss, (objective state, metrics)), gradient` of the state's parameters in step `step`, counted from 0."""
+    rng = jax.random.fold_in(jax.random.key(seed), step)
+
+    def loss(params: Any) -> Any:
+        return objective(apply, held(params, state.optimizer), state.objective, batch, rng)
+
+    return jax.value_and_grad(loss, has_aux=True)(state.params)
 
 
 def jitted_step(step: Callable, shardings: TrainState, mesh: Mesh) -> Callable:
@@ -83,7 +104,7 @@ def jitted_step(step: Callable, shardings: TrainState, mesh: Mesh) -> Callable:
     replicated = NamedSharding(mesh, PartitionSpec())
 
     def on_mesh(state: TrainState, batch: dict[str, Array]) -> Any:
-        with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):
+        with traced_on(mesh):
             return step(state, batch)
 
     return jax.jit(

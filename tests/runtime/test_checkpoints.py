@@ -122,13 +122,119 @@ def removed(file):
     "pattern", ["params/manifest.ocdbt", "params/d/*", "params/_METADATA", "rest/d/*", "position/metadata"]
 )
 def test_a_damaged_file_is_an_input_error_that_names_the_step(opened, folder, pattern, damaged):
+    """In a checkpoint from before there were checksums, too."""
     opened().save(2, params(), REST, {})
+    (folder / "2" / "SHA256SUMS").unlink()
     files = list((folder / "2").glob(pattern))
     assert files
     for file in files:
         damaged(file)
-    with pytest.raises(InputError, match=rf"^{folder}/2.*damaged.*Remove the step's folder"):
+    with pytest.raises(InputError, match=rf"^{folder}/2.*damaged.*Choose another step"):
         opened().restore(2, abstract(params()), abstract(REST))
+
+
+def flipped(file):
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+
+
+def test_whatever_is_damaged_is_named_and_the_step_before_is_used(opened, folder, caplog):
+    for step in (1, 2):
+        opened().save(step, params(step), REST, {"batches": step})
+    step, aside = folder / "2", folder / "2.damaged"
+    files = sorted(path.relative_to(step) for path in step.rglob("*") if path.is_file())
+    assert {"position/metadata", "params/manifest.ocdbt", "rest/_METADATA", "SHA256SUMS"} <= set(map(str, files))
+    for file in files:
+        whole = (step / file).read_bytes()
+        for damage in (truncated, flipped, removed) if whole else (removed,):
+            if (damage, file.name) == (removed, "SHA256SUMS"):
+                continue  # as before there were checksums; the others are read all the same
+            damage(step / file)
+            caplog.clear()
+            checkpoints = opened()
+            assert checkpoints.whole_step() == 1 and checkpoints.steps() == [1]
+            assert f"{step / file}: damaged" in caplog.text
+            aside.rename(step)
+            (step / file).write_bytes(whole)
+    assert opened().whole_step() == 2
+    found = opened().restore(1, abstract(params()), abstract(REST))
+    assert_bit_equal(found[:2], (params(1), REST))
+
+
+def test_a_step_that_was_set_aside_is_written_again(opened, folder):
+    for step in (1, 2):
+        opened().save(step, params(step), REST, {"batches": step})
+    flipped(folder / "2" / "position" / "metadata")
+    checkpoints = opened()
+    assert checkpoints.whole_step() == 1
+    checkpoints.save(2, params(7), REST, {"batches": 2})
+    assert opened().whole_step() == 2 and opened().position(2) == {"batches": 2}
+    assert_bit_equal(opened().restore_params(abstract(params()))[0], params(7))
+
+
+def test_no_step_is_none_and_no_whole_step_is_an_input_error(opened, folder):
+    assert opened().whole_step() is None
+    opened().save(1, params(), REST, {})
+    truncated(folder / "1" / "params" / "_METADATA")
+    with pytest.raises(InputError, match=rf"^{folder}: every checkpoint is damaged"):
+        opened().whole_step()
+
+
+def test_a_step_without_checksums_is_read(opened, folder):
+    opened().save(1, params(), REST, {})
+    (folder / "1" / "SHA256SUMS").unlink()
+    assert opened().whole_step() == 1
+    assert_bit_equal(opened().restore_params(abstract(params()))[0], params())
+
+
+def test_what_is_saved_in_the_background_may_be_donated_at_once(opened):
+    def steps(checkpoints, background):
+        step = jax.jit(lambda x: x * 1.5 + 1, donate_argnums=0)
+        values = jnp.arange(2_000_000, dtype=jnp.float32)
+        for number in range(1, 4):
+            values = step(values)
+            checkpoints.save(number, {"kernel": values}, REST, {}, background=background)
+            checkpoints.pinned.add(number)
+            for _ in range(5):
+                values = step(values)
+        checkpoints.wait()
+
+    steps(opened(), True)
+    values = np.arange(2_000_000, dtype=np.float32)
+    shapes = {"kernel": jax.ShapeDtypeStruct(values.shape, values.dtype)}
+    for number in range(1, 4):
+        values = np.float32(values * np.float32(1.5) + 1)
+        found = opened(read_only=True).restore_params(shapes, number)[0]["kernel"]
+        np.testing.assert_array_equal(found, values)
+        for _ in range(5):
+            values = np.float32(values * np.float32(1.5) + 1)
+
+
+def test_pinned_steps_stay(opened):
+    checkpoints = opened(keep=1)
+    for step in range(6):
+        checkpoints.pinned |= {2} if step == 2 else set()
+        checkpoints.save(step, params(step), REST, {}, background=True)
+    checkpoints.wait()
+    assert checkpoints.steps() == opened().steps() == [0, 2, 5]
+    checkpoints.pinned -= {2}
+    checkpoints.save(6, params(), REST, {})
+    assert opened().steps() == [0, 6]
+
+
+def test_an_error_in_the_background_comes_out(opened, folder, monkeypatch):
+    checkpoints = opened()
+    checkpoints.save(1, params(), REST, {})
+
+    def full(folder):
+        raise OSError("no space left")
+
+    monkeypatch.setattr("jaxret.runtime.checksums.seal", full)
+    checkpoints.save(2, params(), REST, {}, background=True)
+    with pytest.raises(OSError, match="no space left"):
+        checkpoints.wait()
+    assert opened().steps() == [1]
 
 
 def test_a_truncated_file_of_weights_is_an_input_error(opened, folder):
@@ -137,6 +243,9 @@ def test_a_truncated_file_of_weights_is_an_input_error(opened, folder):
     file = max((folder / "2" / "params").rglob("*"), key=lambda path: path.stat().st_size)
     assert file.stat().st_size > 50_000
     truncated(file)
+    with pytest.raises(InputError, match=rf"^{file}: the checkpoint is damaged"):
+        opened().restore_params(abstract(large))
+    (folder / "2" / "SHA256SUMS").unlink()
     with pytest.raises(InputError, match=rf"^{folder}/2/params/: the checkpoint is damaged"):
         opened().restore_params(abstract(large))
 

@@ -165,20 +165,31 @@ def free_port():
 
 
 @pytest.mark.slow
-def test_two_processes_give_the_losses_of_one(runs, whole, tmp_path):
-    address = f"localhost:{free_port()}"
+def test_a_run_that_changes_its_processes_and_devices_has_the_losses_of_one(runs, whole, tmp_path):
+    """One process for two steps; two until one of them gets SIGTERM, which both obey; then one device."""
+    workdir, address = tmp_path / "run", f"localhost:{free_port()}"
+    runs.finish(workdir, steps=2, schedule=STEPS)
     processes = [
         runs.start(
-            tmp_path / "run",
+            workdir,
             devices=DEVICES // 2,
             distributed={"coordinator_address": address, "num_processes": 2, "process_id": number},
+            pause=0.5,
         )
         for number in range(2)
     ]
-    batches = [taken(ended(process)) for process in processes]
-    assert batches[0].keys() == batches[1].keys() and batches[0] != batches[1]
-    np.testing.assert_allclose(losses(tmp_path / "run"), losses(whole[0]), rtol=1e-5, atol=1e-5)
-    for (name, found), expected in zip(final(tmp_path / "run").items(), final(whole[0]).values(), strict=True):
+    while all(process.poll() is None for process in processes) and not logged(3, 0)(workdir):
+        time.sleep(0.01)
+    processes[1].send_signal(signal.SIGTERM)
+    outputs = [ended(process) for process in processes]
+    assert (stopped := re.search(r"SIGTERM: step (\d) is saved", outputs[0]))
+    assert sorted(os.listdir(workdir / "checkpoints"))[-1] == stopped[1] < str(STEPS)
+    batches = list(map(taken, outputs))
+    assert batches[0].keys() & batches[1].keys() >= {2, 3}
+    assert all(batches[0][number] != batches[1][number] for number in (2, 3))
+    assert min(runs.finish(workdir, devices=1)) == int(stopped[1])
+    np.testing.assert_allclose(losses(workdir), losses(whole[0]), rtol=1e-5, atol=1e-5)
+    for (name, found), expected in zip(final(workdir).items(), final(whole[0]).values(), strict=True):
         np.testing.assert_allclose(found, expected, rtol=1e-3, atol=1e-4, err_msg=name)
 
 

@@ -7,6 +7,7 @@ import functools
 import hashlib
 import json
 import sys
+import time
 
 import jax
 
@@ -15,6 +16,7 @@ from jaxret.data.tasks import Source
 from jaxret.data.text import TextConfig
 from jaxret.nn.config import EncoderConfig
 from jaxret.nn.retriever import RetrieverConfig
+from jaxret.train import interrupts
 from jaxret.train.loop import train
 from jaxret.train.objectives.contrastive import contrastive
 from jaxret.train.optimizers import adamw
@@ -22,14 +24,16 @@ from jaxret.train.optimizers import adamw
 HEADS = ("dense", "lexical", "multi_vector")
 
 
-def batches(*, start, **settings):
+def batches(*, start, pause, **settings):
     for number, batch in enumerate(training_batches(start=start, train_group_size=1, **settings), start):
         digest = hashlib.sha256(b"".join(batch[name].tobytes() for name in sorted(batch))).hexdigest()
         print(f"batch {number} {digest}", flush=True)
+        time.sleep(pause)
         yield batch
 
 
-def main(workdir, folder, vocabulary, steps, cache, distributed=None):
+def main(workdir, folder, vocabulary, steps, cache, distributed=None, schedule=None, pause=0):
+    interrupts.AGREED_EVERY = 2
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
     if distributed:
@@ -41,9 +45,9 @@ def main(workdir, folder, vocabulary, steps, cache, distributed=None):
         retriever=RetrieverConfig(encoder, heads=HEADS, dense_layers=(8,), token_layers=(6,)),
         text=TextConfig(query_max_len=10, passage_max_len=20),
         vocabulary=vocabulary,
-        batches=functools.partial(batches, sources=(Source(folder),)),
+        batches=functools.partial(batches, sources=(Source(folder),), pause=pause),
         objective=functools.partial(contrastive, temperature=ones, weight=ones),
-        optimizer=functools.partial(adamw, learning_rate=0.01),
+        optimizer=lambda steps: adamw(schedule or steps, learning_rate=0.01),
         steps=steps,
         global_batch_size=8,
         seed=5,

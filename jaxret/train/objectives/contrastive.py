@@ -18,6 +18,7 @@ from jaxret.train.objectives.represented import (
     accuracies,
     batch_scores,
     candidates,
+    effective_negatives,
     over_heads,
     pair_scores,
     positives,
@@ -79,7 +80,7 @@ def contrast(
     scores = batch_scores(r)
     losses = {head: loss(x, own, temperature=temperature[head], where=where) for head, x in scores.items()}
     total, metrics = over_heads("loss", losses, weight)
-    return total, metrics | accuracies(scores, own)
+    return total, metrics | accuracies(scores, own) | effective_negatives(where, own)
 
 
 def improved_contrast(
@@ -124,4 +125,5 @@ def improved_contrast(
             q_where=same_text,
             d_where=where,
         )
-    return over_heads("loss", losses, weight)
+    total, metrics = over_heads("loss", losses, weight)
+    return total, metrics | effective_negatives(where, own)

@@ -122,6 +122,17 @@ def accuracies(scores: Mapping[str, Float[Array, "b c"]], own: Int[Array, " b"])
     return {f"accuracy_{head}": jnp.mean(jnp.argmax(x, axis=1) == own) for head, x in scores.items()}
 
 
+def effective_negatives(where: Bool[Array, "b c"], own: Int[Array, " b"]) -> Metrics:
+    """How many passages a query has as negatives in the mean, as `effective_negatives`.
+
+    Args:
+      where: which passages may count, see `candidates`.
+      own: the column of each query's own positive.
+    """
+    others = where & (jnp.arange(where.shape[1])[None] != own[:, None])
+    return {"effective_negatives": jnp.mean(jnp.sum(others, axis=1, dtype=jnp.float32))}
+
+
 def positives(batch: Batch) -> Int[Array, " b"]:
     """The column of each query's own positive among the `b*n` passages."""
     b, n = batch["passage_key"].shape

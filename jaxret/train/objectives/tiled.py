@@ -11,7 +11,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Int
 
 from jaxret.nn.retriever import Embeddings
 from jaxret.ops.tiled import tiled_info_nce
@@ -74,7 +74,16 @@ def tiled_contrast(
         losses[head], correct = program(_alone(r.query, head), _alone(r.passage, head), own_keys, flat, places)
         metrics[f"accuracy_{head}"] = jnp.mean(correct)
     total, found = over_heads("loss", losses, weight)
-    return total, found | metrics
+    return total, found | metrics | {"effective_negatives": jnp.mean(_negatives(own_keys, keys))}
+
+
+def _negatives(own_keys: Int[Array, "b p"], keys: Int[Array, "b n"]) -> Float[Array, " b"]:
+    """How many passages of the batch each query has as negatives: all but the texts that answer it."""
+    own = jnp.concatenate([keys[:, :1], own_keys], axis=1)
+    repeated = jnp.any(jnp.tril(own[:, :, None] == own[:, None, :], -1), axis=2)
+    ordered = jnp.sort(keys.reshape(-1))
+    first, last = (jnp.searchsorted(ordered, own, side=side) for side in ("left", "right"))
+    return keys.size - jnp.sum(jnp.where(repeated, 0, last - first), axis=1).astype(jnp.float32)
 
 
 def _score(maxsim: str, head: str, q: Embeddings, d: Embeddings) -> Float[Array, "b c"]:

@@ -61,7 +61,10 @@ def test_the_loss_equals_a_loop_over_every_pair(model, params, objective):
         np.testing.assert_allclose(metrics[f"accuracy_{head}"], accuracy[head])
     np.testing.assert_allclose(loss, sum(WEIGHT[head] * losses[head] for head in losses), rtol=1e-5)
     np.testing.assert_array_equal(state["kept"], np.ones(2))
-    assert set(metrics) == {f"{name}_{head}" for name in ("loss", "accuracy") for head in TEMPERATURE}
+    # Queries 1 and 3 have a positive that is there three times, the others' is there once.
+    assert metrics["effective_negatives"] == (2 * 5 + 2 * 7) / 4
+    by_head = {f"{name}_{head}" for name in ("loss", "accuracy") for head in TEMPERATURE}
+    assert set(metrics) == by_head | {"effective_negatives"}
 
 
 def test_a_copy_of_the_positive_is_masked_by_its_key(model, objective):

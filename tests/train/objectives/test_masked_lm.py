@@ -52,6 +52,32 @@ def test_padding_changes_nothing(model, random_params):
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), others, gradients)
 
 
+@pytest.mark.parametrize(
+    "positions", [{}, {"position_offset": 2}, {"positions": "rotary", "max_positions": 0}], ids=str
+)
+def test_packed_rows_cost_what_their_texts_do(model, random_params, positions):
+    """Eight texts, one a row or several: the same loss and gradients."""
+    bert, objective = tiny.bert(model, **positions), masked_language_modeling()
+    params, state = tiny.filled(bert, objective, random_params)
+    batch = tiny.masked_batch(bert)
+    lengths = (batch["tokens"] >= 0).sum(1)
+    begins = np.cumsum(lengths) - lengths
+    places = begins // 25 * 34 + begins % 25  # rows of 34, with padding
+    packed = {name: np.full(4 * 34, -1, np.int32) for name in ("tokens", "masked", "segments")}
+    packed |= {"where": np.zeros(4 * 34, np.int32)}
+    for row, (place, length) in enumerate(zip(places, lengths, strict=True)):
+        for name in ("tokens", "masked", "where"):
+            packed[name][place : place + length] = batch[name][row, :length]
+        packed["segments"][place : place + length] = row
+    packed = {name: x.reshape(4, 34) for name, x in packed.items()}
+    assert packed["where"].sum() == batch["where"].sum()
+    loss, gradients, _, metrics = tiny.valued(bert, objective, params, state, batch)
+    other, others, _, found = tiny.valued(bert, objective, params, state, packed)
+    np.testing.assert_allclose(other, loss, rtol=1e-5)
+    np.testing.assert_allclose(found["accuracy"], metrics["accuracy"], rtol=1e-6)
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-6), others, gradients)
+
+
 def test_an_untied_head_has_a_table_of_its_own(model, random_params):
     objective = masked_language_modeling(head=LMHeadConfig(transform=False, bias=False, tied=False))
     params, state = tiny.filled(tiny.bert(model), objective, random_params)

@@ -9,10 +9,11 @@ import pytest
 from jaxret.runtime.checkpoints import Checkpoints
 from jaxret.runtime.layouts import Description, describe, save_pretrained
 from jaxret.runtime.mesh import device_mesh
-from jaxret.train.loop import _save, _starting_state, global_batch, step_program
+from jaxret.train.loop import global_batch, step_program
 from jaxret.train.objective import Objective
 from jaxret.train.objectives.context_prediction import predicting_context
 from jaxret.train.optimizers import adamw
+from jaxret.train.saving import save, starting_state
 from jaxret.train.start import first_state
 from tests.train.objectives import pretraining as tiny
 
@@ -41,13 +42,13 @@ def test_steps_that_are_resumed_are_those_of_one_run(model, tmp_path):
         for number in numbers:
             state, metrics = program(state, batches[number])
             losses.append(float(metrics["loss"]))
-        _save(folder, numbers.stop, state)
+        save(folder, numbers.stop, state)
         return losses, jax.device_get(state)
 
     whole, parts = Checkpoints(tmp_path / "whole"), Checkpoints(tmp_path / "parts")
-    losses, expected = run(whole, _starting_state(whole, first, abstract), range(STEPS))
-    early, _ = run(parts, _starting_state(parts, first, abstract), range(1))
-    again = _starting_state(parts, lambda: pytest.fail("it starts anew"), abstract)
+    losses, expected = run(whole, starting_state(whole, None, first, abstract), range(STEPS))
+    early, _ = run(parts, starting_state(parts, None, first, abstract), range(1))
+    again = starting_state(parts, 1, lambda: pytest.fail("it starts anew"), abstract)
     jax.tree.map(lambda x, a: x.sharding.is_equivalent_to(a.sharding, x.ndim) or pytest.fail(), again, abstract)
     late, found = run(parts, again, range(1, STEPS))
     assert early + late == losses and len(set(losses)) == STEPS

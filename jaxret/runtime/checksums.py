@@ -1,0 +1,60 @@
+"""Checksums of a folder's files, kept in the folder: what was cut short or flipped since is found by name."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from jaxret.files import atomic, sha256
+
+SUMS = "SHA256SUMS"  # lines as sha256sum writes them; the last is the sum of those before it
+
+
+def seal(folder: str | Path) -> None:
+    """Writes the checksums of all files in a folder, after they have reached the disk."""
+    folder = Path(folder)
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS)
+    with ThreadPoolExecutor() as pool:
+        sums = list(pool.map(_settled, files))
+    lines = "".join(f"{digest}  {path.relative_to(folder)}\n" for path, digest in zip(files, sums, strict=True))
+    with atomic(folder / SUMS) as file:
+        file.write(f"{lines}{_digest(lines)}  {SUMS}\n")
+
+
+def damaged(folder: str | Path, parts: Sequence[str] = ("",)) -> Path | None:
+    """The first file that is missing or is not what was sealed; None where all are, or where nothing was sealed.
+
+    Args:
+      folder: a sealed folder.
+      parts: the files and folders in it that matter; all of them by default.
+    """
+    folder = Path(folder)
+    if not (folder / SUMS).exists():
+        return None
+    lines, _, last = (folder / SUMS).read_bytes().decode(errors="replace").removesuffix("\n").rpartition("\n")
+    lines += "\n"
+    if last != f"{_digest(lines)}  {SUMS}":
+        return folder / SUMS
+    sums = {name: digest for digest, name in (line.split("  ", 1) for line in lines.splitlines())}
+    names = [name for name in sums if any(part in ("", name) or name.startswith(f"{part}/") for part in parts)]
+    with ThreadPoolExecutor() as pool:
+        found = pool.map(_sum, (folder / name for name in names))
+        return next((folder / name for name, digest in zip(names, found, strict=True) if digest != sums[name]), None)
+
+
+def _settled(path: Path) -> str:
+    """The checksum of a file that has reached the disk."""
+    with open(path, "rb") as file:
+        os.fsync(file.fileno())
+    return sha256(path)
+
+
+def _sum(path: Path) -> str:
+    return sha256(path) if path.is_file() else ""
+
+
+def _digest(text: str) -> str:
+    return hashlib.sha256(text.encode(errors="replace")).hexdigest()
