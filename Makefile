@@ -3,13 +3,14 @@
 # make lint   style and types
 # make parity compare with PyTorch, sentence-transformers, PEFT and PyLate, live, in environments of their own
 # make tpu    compile the programs for real TPU topologies, without a TPU
+# make tpu-table    what such programs cost, into docs/tpu.md
 # make bench-setup   environments for the peers in benchmarks/
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 LIBTPU := $(VENV)/libtpu
 
-.PHONY: setup demo test lint parity tpu bench-setup clean
+.PHONY: setup demo test lint parity tpu tpu-table bench-setup clean
 .DELETE_ON_ERROR:
 
 setup: $(VENV)/installed
@@ -54,6 +55,9 @@ $(LIBTPU)/installed: $(VENV)/installed
 
 tpu: $(LIBTPU)/installed
 	PYTHONPATH=$(LIBTPU) TPU_SKIP_MDS_QUERY=1 JAX_PLATFORMS=cpu $(BIN)/pytest tests/tpu --tpu
+
+tpu-table: $(LIBTPU)/installed
+	PYTHONPATH=$(LIBTPU) TPU_SKIP_MDS_QUERY=1 JAX_PLATFORMS=cpu $(BIN)/python -m benchmarks.tpu.table
 
 # Environments of the peers in benchmarks/ and of the live comparisons; PyLate needs an older transformers than the lock's.
 # Torch built for the CPU comes first, or the others bring a build for GPUs.

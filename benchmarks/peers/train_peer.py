@@ -29,12 +29,14 @@ def ours(rows: int):
     import dataclasses
     import functools
 
+    from jaxret.runtime.heap import keep_heap
     from jaxret.runtime.mesh import device_mesh
     from jaxret.train.objectives.contrastive import contrastive
     from jaxret.train.optimizers import adamw
     from jaxret.train.program import global_batch, step_program
     from jaxret.train.start import described, first_state
 
+    keep_heap()
     found = described(None, None, "", weights, dtype, "auto")
     encoder = dataclasses.replace(found.model.config.encoder, dropout=0.0)
     config = dataclasses.replace(found.model.config, encoder=encoder)
