@@ -32,11 +32,11 @@ def step(pairs: int, way: str) -> dict[str, float]:
     from jaxret.nn.retriever import RetrieverConfig
     from jaxret.runtime.mesh import device_mesh
     from jaxret.runtime.model import Model
-    from jaxret.train.loop import global_batch, step_program
     from jaxret.train.objectives.contrastive import contrast
     from jaxret.train.objectives.represented import objective_over
     from jaxret.train.objectives.tiled import tiled_contrast
     from jaxret.train.optimizers import adamw
+    from jaxret.train.program import global_batch, step_program
     from jaxret.train.start import begun
 
     chunk_rows, tiled = WAYS[way]
@@ -95,17 +95,39 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--pairs", type=int, nargs="+", default=[512, 2048, 8192])
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=list(WAYS))
+    parser.add_argument("--plot", type=Path, help="an image of the memory over the pairs")
     parser.add_argument("--alone", action="store_true", help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.alone:
         print(json.dumps(step(args.pairs[0], args.ways[0])))
         return
     print(f"{'pairs':>6} {'way':12} {'GiB':>6} {'seconds':>8} {'loss':>8}")
+    memory: dict[str, dict[int, float]] = {way: {} for way in args.ways}
     for pairs in args.pairs:
         for way in args.ways:
             command = [sys.executable, __file__, "--alone", "--pairs", str(pairs), "--ways", way]
             found = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
             print(f"{pairs:6} {way:12} {found['GiB']:6.2f} {found['seconds']:8.1f} {found['loss']:8.4f}", flush=True)
+            memory[way][pairs] = found["GiB"]
+    if args.plot:
+        plot(memory, args.plot)
+
+
+def plot(memory: dict[str, dict[int, float]], path: Path) -> None:
+    """Memory over the batch size, a line for each way."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 3.6), layout="constrained")
+    axes = figure.subplots()
+    for way, found in memory.items():
+        axes.plot(list(found), list(found.values()), marker="o", label=way.replace("_", " and "))
+    axes.set_xscale("log", base=2)
+    axes.set_yscale("log", base=2)
+    axes.set_xlabel("pairs in a batch")
+    axes.set_ylabel("most memory of a step, GiB")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path, dpi=150)
 
 
 if __name__ == "__main__":

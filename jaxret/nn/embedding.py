@@ -10,6 +10,7 @@ from jaxret.nn.block import norm
 from jaxret.nn.config import EncoderConfig
 from jaxret.nn.dropout import Dropout
 from jaxret.nn.layers import parameter
+from jaxret.nn.placement import TABLE
 from jaxret.nn.positions import position_rows
 
 
@@ -26,7 +27,7 @@ def embedded(
 ) -> Float[Array, "b l d"]:
     """The embeddings, from parameters of `module` itself; the arguments are those of `Encoder`."""
     init = nn.initializers.normal(config.embedding_init)
-    table = parameter(module, "token_embedding", init, ("vocab", "width"), (config.vocab_size, config.width))
+    table = parameter(module, "token_embedding", init, TABLE, (config.vocab_size, config.width))
     x = jnp.take(table, jnp.maximum(token_ids, 0), axis=0) if embeddings is None else embeddings.astype(table.dtype)
     if config.num_types:
         types = parameter(module, "type_embedding", init, (None, "width"), (config.num_types, config.width))

@@ -16,6 +16,7 @@ from jaxret.nn.block import Block, Tables, norm
 from jaxret.nn.config import EncoderConfig
 from jaxret.nn.embedding import embedded
 from jaxret.nn.layers import KEPT, Normalization, plain_normalization
+from jaxret.nn.placement import TABLE, in_use
 from jaxret.nn.positions import rotary_tables, segment_mask
 from jaxret.ops.normalization import STATISTICS
 
@@ -147,4 +148,4 @@ class Encoder(nn.Module):
 
     def token_table(self) -> Float[Array, "v d"]:
         """The token embeddings, after a call, for a head that is tied to them."""
-        return nn.meta.unbox(self.get_variable("params", "token_embedding"))
+        return in_use(nn.meta.unbox(self.get_variable("params", "token_embedding")), TABLE)

@@ -13,6 +13,7 @@ from jaxret.errors import InputError
 from jaxret.nn.block import norm
 from jaxret.nn.config import EncoderConfig
 from jaxret.nn.layers import Dense, parameter
+from jaxret.nn.placement import TABLE, in_use
 from jaxret.ops.activations import ACTIVATIONS
 from jaxret.ops.vectors import POOLINGS, unit
 
@@ -118,7 +119,8 @@ class LMHead(nn.Module):
             x = Dense(width, ("width", None), config.transform_bias, name="transform")(x)
             x = norm(self.body, "norm")(ACTIVATIONS[config.activation](x))
         if not config.tied:
-            table = parameter(self, "decoder", nn.initializers.normal(0.02), ("vocab", "width"), (size, width))
+            own = parameter(self, "decoder", nn.initializers.normal(0.02), TABLE, (size, width))
+            table = in_use(own.astype(x.dtype), TABLE)
         bias = jnp.zeros(size, x.dtype)
         if config.bias:
             bias = parameter(self, "bias", nn.initializers.zeros, ("vocab",), (size,))

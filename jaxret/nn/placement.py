@@ -9,6 +9,7 @@ from contextvars import ContextVar
 import jax
 
 Axes = tuple[str | None, ...]
+TABLE: Axes = ("vocab", "width")  # of token embeddings and output tables
 Placement = Callable[[jax.Array, Axes], jax.Array]
 _PLACEMENT: ContextVar[Placement | None] = ContextVar("placement", default=None)
 

@@ -46,7 +46,7 @@ def tiled_info_nce(
       keys: of the documents.
       positive: column of each query's positive, counted over the documents of all devices.
       temperature: divides every score.
-      rows, columns: of a tile.
+      rows, columns: of a tile, at most.
       axes: of the mesh, inside a `shard_map` over them: the queries are split over them as the documents are.
     """
     (q_floats, q_rest, q_joined), (d_floats, d_rest, d_joined) = _parted(q), _parted(d)
@@ -56,7 +56,8 @@ def tiled_info_nce(
 
     numbers = jnp.arange(1, len(keys) + 1)  # 0 where a tile is filled up
     rest = (q_rest, own_keys, positive), (d_rest, keys, numbers)
-    program = _Program(logits, (rows, columns), len(positive), len(keys), _Ring(axes))
+    sizes = min(rows, len(positive)), min(columns, len(keys))
+    program = _Program(logits, sizes, len(positive), len(keys), _Ring(axes))
 
     @jax.custom_vjp
     def loss(q_floats: list[Array], d_floats: list[Array], rest: Any) -> Any:

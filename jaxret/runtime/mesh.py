@@ -86,8 +86,11 @@ def _constrained(x: jax.Array, axes: Axes, without: str = "") -> jax.Array:
     mesh, rules = jax.sharding.get_abstract_mesh(), dict(RULES)
     if mesh.empty or mesh.manual_axes or mesh.shape["fsdp"] == 1:
         return x
-    places = (rules[axis] if axis else None for axis in axes)
-    return lax.with_sharding_constraint(x, PartitionSpec(*(None if place == without else place for place in places)))
+    places = [rules[axis] if axis else None for axis in axes]
+    for number, (place, size) in enumerate(zip(places, x.shape, strict=True)):
+        if place == without or (isinstance(place, str) and size % mesh.shape[place]):
+            places[number] = None
+    return lax.with_sharding_constraint(x, PartitionSpec(*places))
 
 
 def all_pairs(score: Callable[[Any, Any], Any], q: Any, d: Any) -> Any:

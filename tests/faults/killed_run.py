@@ -24,9 +24,10 @@ from jaxret.runtime.checkpoints import Checkpoints
 from jaxret.runtime.mesh import device_mesh
 from jaxret.runtime.model import Model
 from jaxret.train.averages import averaged
-from jaxret.train.loop import step_program, train
+from jaxret.train.loop import train
 from jaxret.train.objectives.memory import remembering
 from jaxret.train.optimizers import adamw
+from jaxret.train.program import step_program
 from jaxret.train.saving import starting_state
 
 STEPS, ROWS, SEED = 150, 8, 5

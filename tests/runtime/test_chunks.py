@@ -12,8 +12,8 @@ import pytest
 from jaxret.nn.encoder import REMATS
 from jaxret.runtime.chunks import in_chunks
 from jaxret.runtime.mesh import device_mesh
-from jaxret.train.loop import global_batch, step_program
 from jaxret.train.objectives.contrastive import contrastive
+from jaxret.train.program import global_batch, step_program
 from jaxret.train.step import fresh_state
 
 B, N, SEED = 16, 2, 3

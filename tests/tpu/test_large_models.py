@@ -16,9 +16,9 @@ from jaxret.nn.presets import preset
 from jaxret.nn.retriever import RetrieverConfig
 from jaxret.runtime.mesh import batch_sharding
 from jaxret.runtime.model import Model
-from jaxret.train.loop import step_program
 from jaxret.train.objectives.contrastive import contrastive
 from jaxret.train.optimizers import adamw
+from jaxret.train.program import step_program
 from tests.tpu.conftest import HBM, collectives, hbm_bytes, memory
 
 TOPOLOGY = "v5e:4x4"

@@ -17,11 +17,11 @@ from jaxret.nn.retriever import RetrieverConfig
 from jaxret.runtime.mesh import AXES, batch_sharding
 from jaxret.runtime.model import Model
 from jaxret.search.exact import SCORES, sharded_top_k
-from jaxret.train.loop import step_program
 from jaxret.train.objectives.contrastive import contrastive
 from jaxret.train.objectives.represented import objective_over
 from jaxret.train.objectives.tiled import tiled_contrast
 from jaxret.train.optimizers import adamw
+from jaxret.train.program import step_program
 from tests.tpu.conftest import HBM, collectives, hbm_bytes
 
 HEADS = ("dense", "lexical", "multi_vector")

@@ -166,7 +166,7 @@ def free_port():
 
 @pytest.mark.slow
 def test_a_run_that_changes_its_processes_and_devices_has_the_losses_of_one(runs, whole, tmp_path):
-    """One process for two steps; two until one of them gets SIGTERM, which both obey; then one device."""
+    """One process for two steps; two, in chunks, until one of them gets SIGTERM, which both obey; then one device."""
     workdir, address = tmp_path / "run", f"localhost:{free_port()}"
     runs.finish(workdir, steps=2, schedule=STEPS)
     processes = [
@@ -174,6 +174,7 @@ def test_a_run_that_changes_its_processes_and_devices_has_the_losses_of_one(runs
             workdir,
             devices=DEVICES // 2,
             distributed={"coordinator_address": address, "num_processes": 2, "process_id": number},
+            chunk_rows=3,
             pause=0.5,
         )
         for number in range(2)

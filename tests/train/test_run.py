@@ -9,7 +9,7 @@ import pytest
 from jaxret.errors import InputError
 from jaxret.runtime.checkpoints import Checkpoints
 from jaxret.runtime.mesh import device_mesh
-from jaxret.train.loop import step_program
+from jaxret.train.program import step_program
 from jaxret.train.progress import HISTORY, history
 from jaxret.train.saving import starting_state
 from tests.train import plain_model as plain

@@ -10,9 +10,9 @@ from jaxret.runtime.checkpoints import Checkpoints
 from jaxret.runtime.layouts import Description
 from jaxret.runtime.mesh import device_mesh
 from jaxret.train.averages import averaged
-from jaxret.train.loop import global_batch, step_program
 from jaxret.train.objectives.memory import remembering
 from jaxret.train.optimizers import adamw
+from jaxret.train.program import global_batch, step_program
 from jaxret.train.saving import published, save, starting_state
 from jaxret.train.start import first_state
 

@@ -8,8 +8,8 @@ import optax
 import pytest
 
 from jaxret.runtime.mesh import device_mesh
-from jaxret.train.loop import global_batch, step_program
 from jaxret.train.objectives.contrastive import contrastive
+from jaxret.train.program import global_batch, step_program
 from jaxret.train.step import fresh_state, train_step
 
 B, N, SEED = 16, 2, 3

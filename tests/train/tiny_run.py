@@ -32,7 +32,7 @@ def batches(*, start, pause, **settings):
         yield batch
 
 
-def main(workdir, folder, vocabulary, steps, cache, distributed=None, schedule=None, pause=0):
+def main(workdir, folder, vocabulary, steps, cache, distributed=None, schedule=None, pause=0, chunk_rows=0):
     interrupts.AGREED_EVERY = 2
     jax.config.update("jax_compilation_cache_dir", cache)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0)
@@ -51,6 +51,7 @@ def main(workdir, folder, vocabulary, steps, cache, distributed=None, schedule=N
         steps=steps,
         global_batch_size=8,
         seed=5,
+        chunk_rows=chunk_rows,
         save_interval_steps=2,
         log_period=1,
     )

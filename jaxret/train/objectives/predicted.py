@@ -13,6 +13,7 @@ from jaxtyping import Array, Bool, Float, Int
 from jaxret.nn.embedding import Embedding
 from jaxret.nn.encoder import Encoder
 from jaxret.nn.heads import LMHead, LMHeadConfig
+from jaxret.nn.placement import TABLE, in_use
 from jaxret.ops.masked_lm import masked_lm
 from jaxret.runtime.attention import attention_named
 from jaxret.runtime.model import Model
@@ -82,7 +83,7 @@ def reader(model: Model, params: Any, head: LMHeadConfig) -> Read:
     else:
         own = params.get(OWN, {}).get("lm_head", {})
     variables = {"params": _computed(model, own)}
-    table = _computed(model, params["encoder"]["token_embedding"])
+    table = in_use(_computed(model, params["encoder"]["token_embedding"]), TABLE)
 
     def read(x: Array) -> Array:
         found: Any = LMHead(head, model.config.encoder).apply(variables, x, table)

@@ -11,9 +11,9 @@ import pytest
 
 from jaxret.runtime.checkpoints import Checkpoints
 from jaxret.runtime.mesh import device_mesh
-from jaxret.train.loop import global_batch, step_program
 from jaxret.train.objective import OWN, Objective
 from jaxret.train.objectives.memory import moved, remembering
+from jaxret.train.program import global_batch, step_program
 from jaxret.train.start import begun
 from tests.train.objectives.embeddings import nll
 

@@ -6,11 +6,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxret.runtime.layouts import save_pretrained
 from jaxret.runtime.mesh import BATCH, device_mesh
-from jaxret.train.loop import global_batch, step_program
 from jaxret.train.objectives.context_prediction import predicting_context
 from jaxret.train.objectives.masked_lm import masked_language_modeling
 from jaxret.train.objectives.reconstruction import reconstructing
 from jaxret.train.objectives.retromae import retromae_distillation
+from jaxret.train.program import global_batch, step_program
 from jaxret.train.step import fresh_state
 from tests.train.objectives import pretraining as tiny
 

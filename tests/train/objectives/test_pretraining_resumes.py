@@ -9,10 +9,10 @@ import pytest
 from jaxret.runtime.checkpoints import Checkpoints
 from jaxret.runtime.layouts import Description, describe, save_pretrained
 from jaxret.runtime.mesh import device_mesh
-from jaxret.train.loop import global_batch, step_program
 from jaxret.train.objective import Objective
 from jaxret.train.objectives.context_prediction import predicting_context
 from jaxret.train.optimizers import adamw
+from jaxret.train.program import global_batch, step_program
 from jaxret.train.saving import save, starting_state
 from jaxret.train.start import first_state
 from tests.train.objectives import pretraining as tiny

@@ -10,10 +10,10 @@ import optax
 import pytest
 
 from jaxret.runtime.mesh import device_mesh
-from jaxret.train.loop import global_batch, step_program
 from jaxret.train.objectives.contrastive import contrast
 from jaxret.train.objectives.represented import Represented, objective_over
 from jaxret.train.objectives.tiled import tiled_contrast
+from jaxret.train.program import global_batch, step_program
 from jaxret.train.step import fresh_state
 from tests.train.objectives.embeddings import HEADS, example
 

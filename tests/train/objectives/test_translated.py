@@ -8,8 +8,8 @@ import pytest
 from jaxret.errors import InputError
 from jaxret.runtime.layouts import load_pretrained
 from jaxret.runtime.mesh import device_mesh
-from jaxret.train.loop import global_batch, step_program
 from jaxret.train.objectives.translated import translated
+from jaxret.train.program import global_batch, step_program
 from jaxret.train.start import begun
 from tests.parity.cases import Case
 
