@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from jaxret.data.text import TextConfig, prompt_lengths
 from jaxret.data.text_tokenizer import TextTokenizer
 from jaxret.errors import InputError
+from jaxret.nn.encoder import unstacked
 from jaxret.nn.retriever import Embeddings, Retriever, RetrieverConfig, Side
 from jaxret.runtime.attention import attention_named
 from jaxret.runtime.checkpoints import Checkpoints
@@ -25,6 +26,7 @@ from jaxret.runtime.normalization import normalization
 from jaxret.runtime.precision import cast, compute_dtype
 
 DESCRIPTION = "retriever.json"
+MOST_UNROLLED = 12  # layers; each takes its time to compile
 
 
 @dataclass(frozen=True)
@@ -71,7 +73,8 @@ class Model:
 
     def apply(self, params: Any, token_ids: jax.Array, side: Side, rng: jax.Array | None = None) -> Embeddings:
         """Embeds token ids `[b l]` in the compute dtype; `rng` turns dropout on."""
-        variables = {"params": cast(params, compute_dtype(self.precision))}
+        params = cast(params, compute_dtype(self.precision))
+        variables = {"params": unstacked(params) if self._unrolled(rng) else params}
         rngs = None if rng is None else {"dropout": rng}
         embeddings: Any = self.module.apply(variables, token_ids, side, deterministic=rng is None, rngs=rngs)
         return embeddings
@@ -81,6 +84,15 @@ class Model:
         if not self.chunk_rows:
             return self.apply(params, token_ids, side, rng)
         return in_chunks(lambda params, ids: self.apply(params, ids, side, rng), params, token_ids, self.chunk_rows)
+
+    def _unrolled(self, rng: jax.Array | None) -> bool:
+        """Whether layers run one by one: on a single CPU, whose scans copy each layer's parameters and states.
+
+        Not with dropout, whose keys are those of the scan.
+        """
+        encoder, mesh = self.config.encoder, jax.sharding.get_abstract_mesh()
+        alike = encoder.num_layers <= MOST_UNROLLED and self.remat == "none" and (rng is None or not encoder.dropout)
+        return jax.default_backend() == "cpu" and mesh.size <= 1 and alike
 
     def abstract_params(self, mesh: Mesh | None = None, dtype: Any = jnp.float32) -> Any:
         """Shapes and dtypes of the parameters, with their shardings where a mesh is given."""
