@@ -10,7 +10,7 @@ import jax
 from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
-from jaxret.nn.placement import Axes, in_use
+from jaxret.nn.placement import Axes, in_use, moved
 from jaxret.ops.activations import ACTIVATIONS
 from jaxret.ops.normalization import layer_norm, rms_norm
 from jaxret.ops.products import dense_product
@@ -50,8 +50,16 @@ class Dense(nn.Module):
         bias = None
         if self.use_bias:
             bias = parameter(self, "bias", self.bias_init, self.axes[-1:], (self.features,)).astype(x.dtype)
-        y = dense_product(x.reshape(-1, *x.shape[-2:]), in_use(kernel.astype(x.dtype), self.axes), bias)
+        y = self._product(x.reshape(-1, *x.shape[-2:]), kernel.astype(x.dtype), bias)
         return y.reshape(*x.shape[:-1], self.features)
+
+    def _product(self, x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
+        """The product with the kernel where it is used; the backward pass brings it there again, not to keep it."""
+
+        def product(x: jax.Array, kernel: jax.Array, bias: jax.Array | None) -> jax.Array:
+            return dense_product(x, in_use(kernel, self.axes), bias)
+
+        return (jax.checkpoint(product, prevent_cse=False) if moved() else product)(x, kernel, bias)
 
 
 def plain_normalization(

@@ -24,6 +24,11 @@ def placement(function: Placement) -> Iterator[None]:
         _PLACEMENT.reset(token)
 
 
+def moved() -> bool:
+    """Whether kernels come from elsewhere."""
+    return _PLACEMENT.get() is not None
+
+
 def in_use(kernel: jax.Array, axes: Axes) -> jax.Array:
     """A kernel for one product, from the logical names of its axes; itself where nothing is said."""
     function = _PLACEMENT.get()

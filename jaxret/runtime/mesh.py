@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import flax.linen as nn
@@ -57,7 +57,8 @@ def batch_sharding(mesh: Mesh) -> NamedSharding:
 @contextmanager
 def traced_on(mesh: Mesh) -> Iterator[None]:
     """What a function that is compiled for a mesh is traced in: it finds the mesh, and layers their kernels."""
-    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), placement(gathered):
+    pieces = mesh.shape["fsdp"] > 1
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh), placement(gathered) if pieces else nullcontext():
         yield
 
 

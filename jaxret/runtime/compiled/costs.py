@@ -180,9 +180,11 @@ def _group(program: Program, collective: Instruction) -> int:
         return found[1].count(",") + 1
     if found := re.search(r"replica_groups=\[\d+,(\d+)\]", text):
         return int(found[1])
-    if found := re.search(r"replica_groups=mesh\[([^\]]*)\] ?\{([^}]*)\}", text):
+    if found := re.search(r"replica_groups=mesh\[([^\]]*)\].*? \{('[^}]*)\}", text):
         sizes = dict(pair.split("=") for pair in found[1].split(","))
         return math.prod(int(sizes[axis]) for axis in found[2].split(","))
+    if "replica_groups=" in text and "replica_groups={}" not in text:
+        raise ValueError(f"unknown groups of chips: {text[text.index('replica_groups=') :][:80]}")
     return program.chips
 
 

@@ -95,6 +95,10 @@ def test_a_fusion_reads_slices_and_writes_updates():
         ("all-reduce(%x), channel_id=1, replica_groups={{0,1,2,3},{4,5,6,7}}", {"all-reduce": 1536}),
         ("all-gather(%x), channel_id=1, replica_groups=[4,4]<=[16]", {"all-gather": 3072}),
         ("reduce-scatter(%x), channel_id=1, replica_groups=mesh['a'=8,'b'=2] {'a'}", {"reduce-scatter": 896}),
+        (
+            "all-gather(%x), channel_id=1, replica_groups=mesh['a'=16,'b'=1,'c'=2], device_ids=([2,16]T(1,0)) {'c'}",
+            {"all-gather": 1024},
+        ),
         ("all-to-all(%x), channel_id=1, replica_groups={}", {"all-to-all": 960}),
         ("collective-permute(%x), channel_id=1, source_target_pairs={{0,1}}", {"collective-permute": 1024}),
     ],
@@ -103,6 +107,12 @@ def test_what_a_chip_sends(line, sent):
     x = "%x = f32[256]{0} parameter(0)"
     found, *_ = program(x, f"%y = f32[256]{{0}} {line}", f"ROOT %z = f32[256]{{0}} {line}")
     assert costs(found).collectives == sent, "two parts of one channel count once"
+
+
+def test_groups_in_unknown_words_are_refused():
+    x = "%x = f32[256]{0} parameter(0)"
+    with pytest.raises(ValueError, match="unknown groups"):
+        costs(program(x, "ROOT %y = f32[256]{0} all-reduce(%x), channel_id=1, replica_groups=new[3]")[0])
 
 
 def test_a_sum_over_devices():
