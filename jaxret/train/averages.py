@@ -95,7 +95,7 @@ def averaged(
 def used_params(params: Any, optimizer_state: Any) -> Any:
     """The parameters to evaluate and to publish, in the tree and the dtypes of those that are trained; traceable.
 
-    The moving average of `averaged`, or the averaged iterates of `schedule_free_adamw`, or the parameters themselves;
+    The moving average of `averaged`, or the averaged iterates of `adamw.schedule_free`, or the parameters themselves;
     each with the factors of `low_rank` merged into their kernels.
     """
     state = next(iter(states_of(optimizer_state, AveragedState, ScheduleFreeState)), None)

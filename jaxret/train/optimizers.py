@@ -15,7 +15,7 @@ import optax
 from jaxret.errors import InputError
 from jaxret.train.low_rank import SCALE_PATH
 from jaxret.train.patterns import STACK, all_but, checked, matched, partly, scaled
-from jaxret.train.schedule_free import schedule_free
+from jaxret.train.schedule_free import averaging_iterates
 from jaxret.train.schedules import constant, cosine
 
 Schedule = Callable[..., optax.Schedule]
@@ -26,7 +26,7 @@ def adamw(
     steps: int,
     *,
     learning_rate: float,
-    schedule: Schedule = cosine,
+    schedule: Schedule | None = None,
     warmup: float = 0.1,
     final: float = 0.0,
     b1: float = 0.9,
@@ -39,13 +39,15 @@ def adamw(
     frozen: Sequence[str] = (),
     trained: Sequence[str] = (),
     no_decay: Sequence[str] | None = None,
+    schedule_free: bool = False,
 ) -> optax.GradientTransformation:
     """AdamW (Loshchilov and Hutter 2019) with linear warm-up, a schedule and clipping by the global norm.
 
     Args:
       steps: length of the run.
       learning_rate: at the peak.
-      schedule: `(steps, learning_rate, warmup=, final=) -> schedule`, see `train.schedules`.
+      schedule: `(steps, learning_rate, warmup=, final=) -> schedule`, see `train.schedules`; cosine, or constant
+        with `schedule_free`.
       warmup: share of the steps that warm up.
       final: last learning rate as a share of the peak.
       b1, b2, epsilon: of Adam.
@@ -56,48 +58,20 @@ def adamw(
       frozen: patterns of parameters that stay as they are; they have no moments.
       trained: patterns of the only parameters that do not; "objective" are the objective's own.
       no_decay: patterns of parameters without weight decay, in place of scales and biases.
+      schedule_free: the parameters are averaged instead of the rate lowered, so that a run may be prolonged (Defazio
+        et al. 2024). `averages.used_params` are those to evaluate and to publish; `b1` is the share of that average in
+        the parameters that the gradient is taken at, which is also where the weights decay.
     """
-    rate = schedule(steps, learning_rate, warmup=warmup, final=final)
-    mask = _decayed(no_decay)
-    plain = optax.adamw(rate, b1=b1, b2=b2, eps=epsilon, weight_decay=weight_decay, mask=mask)
+    rate = (schedule or (constant if schedule_free else cosine))(steps, learning_rate, warmup=warmup, final=final)
+    clipped, decayed = optax.clip_by_global_norm(clip), optax.add_decayed_weights(weight_decay, _decayed(no_decay))
     factors = [scaled(learning_rates, layer_decay)] if learning_rates or layer_decay is not None else []
-    whole = optax.chain(optax.clip_by_global_norm(clip), plain, *factors)
-    return _by_patterns("adamw", whole, learning_rates, layer_decay, frozen, trained, no_decay)
-
-
-def schedule_free_adamw(
-    steps: int,
-    *,
-    learning_rate: float,
-    schedule: Schedule = constant,
-    warmup: float = 0.1,
-    final: float = 0.0,
-    b1: float = 0.9,
-    b2: float = 0.999,
-    epsilon: float = 1e-8,
-    weight_decay: float = 0.01,
-    clip: float = 1.0,
-    learning_rates: Mapping[str, float] = NO_RATES,
-    layer_decay: float | None = None,
-    frozen: Sequence[str] = (),
-    trained: Sequence[str] = (),
-    no_decay: Sequence[str] | None = None,
-) -> optax.GradientTransformation:
-    """AdamW without momentum, whose parameters are averaged instead of its rate lowered (Defazio et al. 2024).
-
-    The parameters to evaluate and to publish are `averages.used_params`. `b1` is the share of that average in the
-    parameters that the gradient is taken at, which is also where the weights decay. The other arguments are as
-    `adamw` has them; the rate need not fall, so that a run may be prolonged.
-    """
-    rate = schedule(steps, learning_rate, warmup=warmup, final=final)
-    direction = optax.chain(
-        optax.clip_by_global_norm(clip),
-        optax.scale_by_rms(b2, epsilon, eps_in_sqrt=False, bias_correction=True),
-        optax.add_decayed_weights(weight_decay, _decayed(no_decay)),
-        scaled(learning_rates, layer_decay),
-    )
-    whole = schedule_free(direction, rate, b1)
-    return _by_patterns("schedule_free_adamw", whole, learning_rates, layer_decay, frozen, trained, no_decay)
+    if schedule_free:
+        scale = optax.scale_by_rms(b2, epsilon, eps_in_sqrt=False, bias_correction=True)
+        whole = averaging_iterates(optax.chain(clipped, scale, decayed, *factors), rate, b1)
+    else:
+        scale = optax.scale_by_adam(b1, b2, epsilon)
+        whole = optax.chain(clipped, scale, decayed, optax.scale_by_learning_rate(rate), *factors)
+    return _by_patterns(whole, learning_rates, layer_decay, frozen, trained, no_decay)
 
 
 def matrices(params: Any) -> Any:
@@ -114,7 +88,6 @@ def _decayed(no_decay: Sequence[str] | None) -> Callable[[Any], Any]:
 
 
 def _by_patterns(
-    name: str,
     optimizer: optax.GradientTransformation,
     learning_rates: Mapping[str, float],
     layer_decay: float | None,
@@ -124,7 +97,7 @@ def _by_patterns(
 ) -> optax.GradientTransformation:
     """The optimiser of the parameters that are not frozen, all patterns checked."""
     if layer_decay is not None and not 0 < layer_decay <= 1:
-        raise InputError(f"{name}.layer_decay", f"{layer_decay} is no factor", "Give a number above 0, 1 at most.")
+        raise InputError("adamw.layer_decay", f"{layer_decay} is no factor", "Give a number above 0, 1 at most.")
     patterns = {
         "learning_rates": tuple(learning_rates),
         "layer_decay": () if layer_decay is None else (STACK,),
@@ -132,7 +105,7 @@ def _by_patterns(
         "trained": tuple(trained),
         "no_decay": tuple(no_decay or ()),
     }
-    used = {f"{name}.{setting}": found for setting, found in patterns.items() if found}
+    used = {f"adamw.{setting}": found for setting, found in patterns.items() if found}
     held = (*frozen, *([all_but(trained)] if trained else []))
     optimizer = partly(optimizer, held) if held else optimizer
     return checked(optimizer, used) if used else optimizer

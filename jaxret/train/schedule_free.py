@@ -33,7 +33,7 @@ class ScheduleFreeState:
     b1: float = flax.struct.field(pytree_node=False)
 
 
-def schedule_free(
+def averaging_iterates(
     direction: optax.GradientTransformation, learning_rate: optax.Schedule, b1: float
 ) -> optax.GradientTransformation:
     """Steps along `direction` from the iterates z; the parameters y are between them and their average x.
@@ -51,7 +51,7 @@ def schedule_free(
       InputError: no such share.
     """
     if not 0 < b1 <= 1:
-        raise InputError("schedule_free_adamw.b1", f"{b1} is no share", "Give a number above 0, 1 at most.")
+        raise InputError("adamw.b1", f"{b1} is no share", "Give a number above 0, 1 at most.")
 
     def init(params: Any) -> ScheduleFreeState:
         zero = jnp.zeros((), jnp.float32)

@@ -93,12 +93,6 @@ def peak_flops(device_kind: str) -> float | None:
     return next((peak for kind, peak in PEAKS.items() if device_kind.startswith(kind)), None)
 
 
-def model_flops_utilization(flops: float, seconds: float, device_kind: str, devices: int) -> float | None:
-    """MFU: the share of the devices' peak that `flops` in `seconds` are; None where the peak is not known."""
-    peak = peak_flops(device_kind)
-    return None if peak is None else flops / seconds / (peak * devices)
-
-
 def _texts(batch: Mapping[str, Any]) -> Iterator[tuple[np.ndarray, tuple[int, int]]]:
     """Real tokens of each text, and the shape `[rows width]`, of every array that an encoder reads.
 

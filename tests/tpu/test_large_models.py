@@ -14,12 +14,13 @@ from jaxret.data.text import TextConfig
 from jaxret.data.tokenizer import Tokenizer
 from jaxret.nn.presets import preset
 from jaxret.nn.retriever import RetrieverConfig
+from jaxret.runtime.compiled.costs import held_bytes
 from jaxret.runtime.mesh import batch_sharding
 from jaxret.runtime.model import Model
 from jaxret.train.objectives.contrastive import contrastive
 from jaxret.train.optimizers import adamw
 from jaxret.train.program import step_program
-from tests.tpu.conftest import HBM, collectives, hbm_bytes, memory
+from tests.tpu.conftest import HBM, collectives, memory
 
 TOPOLOGY = "v5e:4x4"
 LONG = 8192
@@ -69,7 +70,7 @@ def test_a_large_encoder(tpu_mesh, printed, name, shape, dtype):
     config = RetrieverConfig(preset(name, causal=False), heads=("dense",), pooling="mean")
     compiled = encoding(mesh, config, rows, length, dtype)
     printed(f"{name} {jnp.dtype(dtype).name}", mesh, f"{rows} texts of {length}", compiled)
-    assert hbm_bytes(compiled) < HBM["v5e"]
+    assert held_bytes(compiled) < HBM["v5e"]
     # Each layer adds up the products of its rows of `output` and of `down` over `tensor`, and nothing else.
     assert travelling_states(compiled, length) == ["all-reduce"] * 2 * (shape[2] > 1)
 
@@ -84,7 +85,7 @@ def test_long_texts(tpu_mesh, printed, name, shape):
     programs = {kind: encoding(mesh, config, rows, LONG, attention=kind) for kind in ("plain", "splash")}
     for kind, compiled in programs.items():
         printed(f"{name} bfloat16 {kind}", mesh, f"{rows} texts of {LONG}", compiled)
-        assert hbm_bytes(compiled) < HBM["v5e"]
+        assert held_bytes(compiled) < HBM["v5e"]
         assert travelling_states(compiled, LONG) == ["all-reduce"] * 2 * (shape[2] > 1)
     scores, none = (programs[kind].memory_analysis().temp_size_in_bytes for kind in ("plain", "splash"))
     assert none < scores / 8, "the kernel stores scores"
@@ -101,5 +102,5 @@ def test_a_train_step_of_xlm_roberta_xl(tpu_mesh, printed):
     batch = {name: jax.ShapeDtypeStruct(shape, jnp.int32, sharding=spread) for name, shape in shapes.items()}
     compiled = step.lower(abstract, batch).compile()
     printed("xlm-roberta-xl train step, adamw", mesh, f"{rows} pairs of 32 and 256", compiled)
-    assert hbm_bytes(compiled) < HBM["v5e"]
+    assert held_bytes(compiled) < HBM["v5e"]
     assert not travelling_states(compiled, 256)

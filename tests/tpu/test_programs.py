@@ -14,6 +14,7 @@ from jaxret.data.text import TextConfig
 from jaxret.data.tokenizer import Tokenizer
 from jaxret.nn.config import EncoderConfig
 from jaxret.nn.retriever import RetrieverConfig
+from jaxret.runtime.compiled.costs import held_bytes
 from jaxret.runtime.mesh import AXES, batch_sharding
 from jaxret.runtime.model import Model
 from jaxret.search.exact import SCORES, sharded_top_k
@@ -22,7 +23,7 @@ from jaxret.train.objectives.represented import objective_over
 from jaxret.train.objectives.tiled import tiled_contrast
 from jaxret.train.optimizers import adamw
 from jaxret.train.program import step_program
-from tests.tpu.conftest import HBM, collectives, hbm_bytes
+from tests.tpu.conftest import HBM, collectives
 
 HEADS = ("dense", "lexical", "multi_vector")
 BASE = RetrieverConfig(
@@ -51,7 +52,7 @@ def test_train_step(tpu_mesh, topology: str, shape: tuple[int, int, int]):
     mesh = tpu_mesh(topology, shape)
     rows = mesh.shape["data"] * mesh.shape["fsdp"] * 16
     compiled = compiled_step(mesh, rows)
-    assert hbm_bytes(compiled) < HBM[topology[:3]]
+    assert held_bytes(compiled) < HBM[topology[:3]]
     inside = [c for c in collectives(compiled) if "while" in c[1] and "encoder" not in c[1]]
     assert not inside, "a collective inside MaxSim's loop over documents"
     kinds = {kind for kind, _, _ in collectives(compiled)}
@@ -82,7 +83,7 @@ def test_search(tpu_mesh, topology: str, mode: str):
     mesh = tpu_mesh(topology)
     program = sharded_top_k(SCORES[mode], 100, mesh)
     few, many = (program.lower(*search_inputs(mode, mesh, blocks)).compile() for blocks in (2, 16))
-    assert hbm_bytes(many) < HBM["v5e"]
+    assert held_bytes(many) < HBM["v5e"]
     assert many.memory_analysis().temp_size_in_bytes <= 1.1 * few.memory_analysis().temp_size_in_bytes + 2**20, (
         "memory grows with the corpus"
     )
@@ -109,9 +110,9 @@ def test_a_large_batch_in_chunks_and_tiles(tpu_mesh, shape: tuple[int, int, int]
         return step.lower(abstract, batch).compile()
 
     program = compiled(16 * 512)
-    assert hbm_bytes(program) < HBM["v5e"]
+    assert held_bytes(program) < HBM["v5e"]
     found = collectives(program)
-    print(f"\nBERT-base, 8,192 pairs, v5e:4x4 as {shape}: {hbm_bytes(program) / 2**30:.2f} GiB a chip", end="")
+    print(f"\nBERT-base, 8,192 pairs, v5e:4x4 as {shape}: {held_bytes(program) / 2**30:.2f} GiB a chip", end="")
     assert "collective-permute" in {kind for kind, *_ in found}, "documents go round"
     if shape == (-1, 1, 1):
         gathered = [c for c in found if c[0] == "all-gather" and "encoder" not in c[1] and "s32" not in c[2]]

@@ -8,7 +8,7 @@ import pytest
 
 from jaxret.errors import InputError
 from jaxret.train.averages import averaged, used_params
-from jaxret.train.optimizers import adamw, schedule_free_adamw
+from jaxret.train.optimizers import adamw
 
 STEPS = 7
 PLAIN = functools.partial(adamw, learning_rate=0.1, warmup=0.0)
@@ -77,7 +77,7 @@ def test_without_an_average_the_parameters_are_used():
 
 
 def test_two_averages_are_refused():
-    for inner in (functools.partial(schedule_free_adamw, learning_rate=0.1), functools.partial(averaged, **ONCE)):
+    for inner in (functools.partial(adamw, learning_rate=0.1, schedule_free=True), functools.partial(averaged, **ONCE)):
         with pytest.raises(InputError, match=r"averaged.optimizer: it keeps an average of its own"):
             averaged(STEPS, optimizer=inner, decay=0.5).init(params())
 

@@ -9,13 +9,13 @@ import pytest
 from jaxret.errors import InputError
 from jaxret.runtime.mesh import device_mesh, parameter_shardings
 from jaxret.train.averages import AveragedState, averaged
-from jaxret.train.optimizers import adamw, schedule_free_adamw
+from jaxret.train.optimizers import adamw
 from jaxret.train.patterns import all_but, held, is_hole, matches, path_name, placed, states_of
 from jaxret.train.schedule_free import ScheduleFreeState
 
 LAYERS = 3
 SETTINGS = {"learning_rate": 0.1, "warmup": 0.0, "weight_decay": 0.1}
-OPTIMIZERS = [adamw, schedule_free_adamw]
+OPTIMIZERS = [adamw, functools.partial(adamw, schedule_free=True)]
 
 
 def params():
@@ -168,7 +168,7 @@ FROZEN = {"frozen": ("encoder/layers/mlp", "lexical"), **SETTINGS}
     ("optimizer", "own", "moments"),
     [
         (averaged(4, optimizer=functools.partial(adamw, **FROZEN), decay=0.9), "average", ("mu", "nu")),
-        (schedule_free_adamw(4, **FROZEN), "z", ("nu",)),
+        (adamw(4, schedule_free=True, **FROZEN), "z", ("nu",)),
     ],
     ids=["averaged", "schedule_free"],
 )

@@ -1,3 +1,5 @@
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,7 +8,7 @@ import pytest
 
 from jaxret.errors import InputError
 from jaxret.train.averages import used_params
-from jaxret.train.optimizers import schedule_free_adamw
+from jaxret.train.optimizers import adamw
 
 RATE, B1, B2, EPSILON, DECAY, CLIP, STEPS = 0.1, 0.8, 0.9, 1e-3, 0.3, 1.0, 20
 
@@ -45,8 +47,8 @@ def loop(warmup_steps):
 
 
 def test_equals_a_loop():
-    optimizer = schedule_free_adamw(
-        STEPS, learning_rate=RATE, warmup=0.25, b1=B1, b2=B2, epsilon=EPSILON, weight_decay=DECAY, clip=CLIP
+    optimizer = functools.partial(adamw, schedule_free=True, warmup=0.25, b1=B1, b2=B2, epsilon=EPSILON)(
+        STEPS, learning_rate=RATE, weight_decay=DECAY, clip=CLIP
     )
     y = jax.tree.map(jnp.float32, start())
     state, update = optimizer.init(y), jax.jit(optimizer.update)
@@ -61,10 +63,10 @@ def test_equals_a_loop():
 
 def test_the_start_is_what_it_was():
     y = jax.tree.map(jnp.float32, start())
-    state = schedule_free_adamw(STEPS, learning_rate=RATE).init(y)
+    state = adamw(STEPS, schedule_free=True, learning_rate=RATE).init(y)
     jax.tree.map(np.testing.assert_array_equal, used_params(y, state), y)
 
 
 def test_an_average_without_share_is_refused():
-    with pytest.raises(InputError, match=r"schedule_free_adamw.b1: 0.0 is no share"):
-        schedule_free_adamw(STEPS, learning_rate=RATE, b1=0.0)
+    with pytest.raises(InputError, match=r"adamw.b1: 0.0 is no share"):
+        adamw(STEPS, schedule_free=True, learning_rate=RATE, b1=0.0)

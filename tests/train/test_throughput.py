@@ -7,7 +7,6 @@ from jaxret.nn.config import EncoderConfig
 from jaxret.nn.encoder import Encoder, unstacked
 from jaxret.train.throughput import (
     kernel_weights,
-    model_flops_utilization,
     padding_share,
     pairs,
     peak_flops,
@@ -90,8 +89,3 @@ def test_flops_are_those_that_the_compiler_counts():
 )
 def test_peaks(kind, peak):
     assert peak_flops(kind) == peak
-
-
-def test_utilization():
-    assert model_flops_utilization(275e12, 2.0, "TPU v4", 4) == pytest.approx(1 / 8)
-    assert model_flops_utilization(1.0, 2.0, "cpu", 4) is None

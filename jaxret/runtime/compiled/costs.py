@@ -8,6 +8,8 @@ from collections import Counter
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+import jax
+
 from jaxret.runtime.compiled.hlo import Computation, Instruction, Program, Value
 
 COLLECTIVES = ("all-reduce", "all-gather", "reduce-scatter", "all-to-all", "collective-permute")
@@ -47,7 +49,7 @@ def costs(program: Program, within: str = "jaxret/") -> Costs:
     cycles, moved, kernels, seen = Counter[str](), Counter[str](), Counter[str](), set[str]()
     for computation, instruction, times in program.run():
         flops += times * products(program, computation, instruction)
-        traffic += times * hbm_bytes(program, computation, instruction)
+        traffic += times * traffic_bytes(program, computation, instruction)
         if instruction.cycles:
             cycles[program.source(instruction, within)] += times * instruction.cycles
         if KERNEL in instruction.rest:
@@ -58,6 +60,13 @@ def costs(program: Program, within: str = "jaxret/") -> Costs:
                 moved[kind] += times * size
         seen |= {channel for _, channel, _ in sent}
     return Costs(flops, traffic, dict(moved), dict(cycles), dict(kernels))
+
+
+def held_bytes(compiled: jax.stages.Compiled) -> int:
+    """What a chip must hold at once: arguments, temporaries, and outputs that do not reuse an argument."""
+    if (m := compiled.memory_analysis()) is None:
+        raise ValueError("the compiler says nothing of this program's memory")
+    return m.argument_size_in_bytes + m.temp_size_in_bytes + m.output_size_in_bytes - m.alias_size_in_bytes
 
 
 def signature(computation: Computation, instruction: Instruction) -> str:
@@ -79,7 +88,7 @@ def products(program: Program, computation: Computation, instruction: Instructio
     return _convolution_flops(computation, instruction) if instruction.opcode == "convolution" else 0
 
 
-def hbm_bytes(program: Program, computation: Computation, instruction: Instruction) -> int:
+def traffic_bytes(program: Program, computation: Computation, instruction: Instruction) -> int:
     """Bytes that an instruction reads from and writes to HBM.
 
     Of an operand that is only sliced the slices count, of a result that is updated in place the update.
@@ -102,13 +111,12 @@ def _plain_bytes(computation: Computation, instruction: Instruction) -> int:
     if instruction.opcode in ("copy-start", "slice-start"):
         moved = instruction.result[1 if instruction.opcode == "slice-start" else 0]
         return sum(moved.bytes for value in instruction.result[:2] if value.in_hbm)
-    sources = [value for name in instruction.operands for value in computation.instructions[name].result]
     if instruction.opcode in _SLICES:
-        sources = []
         return sum(2 * value.bytes for value in instruction.result if value.in_hbm)
     if instruction.opcode == "dynamic-update-slice":
         update = computation.instructions[instruction.operands[1]].result[0]
         return update.bytes * (update.in_hbm + instruction.result[0].in_hbm)
+    sources = (value for name in instruction.operands for value in computation.instructions[name].result)
     return sum(value.bytes for value in (*sources, *instruction.result) if value.in_hbm)
 
 

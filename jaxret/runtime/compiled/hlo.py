@@ -13,10 +13,9 @@ _LINE = re.compile(r"^\s+(ROOT )?%?([\w.\-]+) = (.*)$")
 _OPCODE = re.compile(r" ([a-z][a-z0-9\-]*)\(")
 _ARRAY = re.compile(r"\b([a-z]+\d*[a-z0-9]*)\[([\d,]*)\](?:\{([^}]*)\})?")
 _CALLED = re.compile(r"\b(?:calls|to_apply|body|condition)=%?([\w.\-]+)|branch_computations=\{([^}]*)\}")
-BYTES = {"pred": 1, "bf16": 2, "f16": 2, "f32": 4, "f64": 8} | {
+BYTES = {"pred": 1, "bf16": 2, "f16": 2, "f32": 4, "f64": 8, "c64": 8, "c128": 16, "token": 0, "opaque": 0} | {
     f"{kind}{bits}": max(1, bits // 8) for kind in "su" for bits in (2, 4, 8, 16, 32, 64)
 }
-VMEM = "S(1)"  # a layout's mark for what stays on the chip
 
 
 @dataclass(frozen=True)
@@ -34,8 +33,12 @@ class Value:
 
     @property
     def bytes(self) -> int:
-        """Without what tiles add."""
-        return math.prod(self.shape) * BYTES.get(self.dtype, 1 if self.dtype.startswith("f8") else 0)
+        """Without what tiles add; ValueError for an unknown dtype."""
+        if self.dtype.startswith("f8"):
+            return math.prod(self.shape)
+        if self.dtype not in BYTES:
+            raise ValueError(f"unknown dtype {self.dtype}")
+        return math.prod(self.shape) * BYTES[self.dtype]
 
     @property
     def in_hbm(self) -> bool:
@@ -124,7 +127,10 @@ class Program:
                 current.root = instruction.name if found[1] else current.root
 
     def run(self) -> Iterator[tuple[Computation, Instruction, int]]:
-        """Every instruction that runs by itself, with how often; those inside a fusion are the fusion's own."""
+        """Every instruction that runs by itself, with how often; those inside a fusion are the fusion's own.
+
+        Every branch of a conditional counts, as if all were taken.
+        """
         yield from self._run(self.entry, 1)
 
     def fused(self, instruction: Instruction) -> Computation | None:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import pytest
 from jax.sharding import NamedSharding, PartitionSpec
 
-from jaxret.runtime.compiled.costs import costs, hbm_bytes, products
+from jaxret.runtime.compiled.costs import costs, products, traffic_bytes
 from jaxret.runtime.compiled.hlo import Program
 from jaxret.runtime.mesh import device_mesh
 
@@ -53,11 +53,11 @@ def test_products_written_as_convolutions(left, right, out, rest, flops):
 
 def test_traffic_leaves_out_what_stays_on_the_chip():
     x, y = "%x = bf16[8,128]{1,0} parameter(0)", "%y = bf16[8,128]{1,0:S(1)} parameter(1)"
-    assert hbm_bytes(*program(x, y, "ROOT %z = bf16[8,128]{1,0:S(1)} add(%x, %y)")) == 2048
-    assert hbm_bytes(*program(x, y, "ROOT %z = bf16[8,128]{1,0} add(%x, %y)")) == 2 * 2048
-    assert hbm_bytes(*program(x, "ROOT %z = (bf16[8,128]{1,0}) tuple(%x)")) == 0
+    assert traffic_bytes(*program(x, y, "ROOT %z = bf16[8,128]{1,0:S(1)} add(%x, %y)")) == 2048
+    assert traffic_bytes(*program(x, y, "ROOT %z = bf16[8,128]{1,0} add(%x, %y)")) == 2 * 2048
+    assert traffic_bytes(*program(x, "ROOT %z = (bf16[8,128]{1,0}) tuple(%x)")) == 0
     copy = "ROOT %z = (bf16[8,128]{1,0:S(1)}, bf16[8,128]{1,0}, u32[]{:S(2)}) copy-start(%x)"
-    assert hbm_bytes(*program(x, copy)) == 2048
+    assert traffic_bytes(*program(x, copy)) == 2048
 
 
 def test_a_fusion_reads_slices_and_writes_updates():
@@ -73,7 +73,7 @@ def test_a_fusion_reads_slices_and_writes_updates():
             "ROOT %d = f32[1,8,128]{2,1,0} dynamic-slice(%p, %i, %i, %i), dynamic_slice_sizes={1,8,128}",
         ),
     )
-    assert hbm_bytes(*sliced) == 4096
+    assert traffic_bytes(*sliced) == 4096
     updated = program(
         stack,
         row,
@@ -86,7 +86,7 @@ def test_a_fusion_reads_slices_and_writes_updates():
             "ROOT %d = f32[12,8,128]{2,1,0} dynamic-update-slice(%p, %q, %i, %i, %i)",
         ),
     )
-    assert hbm_bytes(*updated) == 2 * 4096
+    assert traffic_bytes(*updated) == 2 * 4096
 
 
 @pytest.mark.parametrize(
