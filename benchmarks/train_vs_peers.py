@@ -35,6 +35,8 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=7)
     parser.add_argument("--pairs", type=int, default=32)
     parser.add_argument("--length", type=int, default=128)
+    parser.add_argument("--ways", nargs="+", default=["plain", "cached"])
+    parser.add_argument("--dtypes", nargs="+", default=["float32", "bfloat16"])
     parser.add_argument("--environments", type=Path, default=HERE.parent, help="holds .venv and .venv-st")
     args = parser.parse_args()
     weights = minilm()
@@ -42,8 +44,8 @@ def main() -> None:
         os.environ["JAXRET_CACHE"] = folder
         ids = Path(folder) / "ids.npy"
         np.save(ids, full_rows(weights, args.pairs, args.length))
-        for way in ("plain", "cached"):
-            for dtype in ("float32", "bfloat16"):
+        for way in args.ways:
+            for dtype in args.dtypes:
                 systems = {
                     name: Process(args.environments / place, "train_peer.py", name, dtype, way, weights, ids)
                     for name, place in ENVIRONMENTS.items()

@@ -11,6 +11,10 @@ from pathlib import Path
 
 import numpy as np
 
+if sys.argv[1] == "jaxret":
+    from jaxret.runtime.heap import keep_heap
+
+    keep_heap()
 library, dtype, cached, weights, ids = sys.argv[1:]
 IDS = np.load(ids)  # [2 b l]: queries and passages, every row full
 CHUNKS = (4, 8, 16) if cached == "cached" else (0,)
@@ -29,14 +33,12 @@ def ours(rows: int):
     import dataclasses
     import functools
 
-    from jaxret.runtime.heap import keep_heap
     from jaxret.runtime.mesh import device_mesh
     from jaxret.train.objectives.contrastive import contrastive
     from jaxret.train.optimizers import adamw
     from jaxret.train.program import global_batch, step_program
     from jaxret.train.start import described, first_state
 
-    keep_heap()
     found = described(None, None, "", weights, dtype, "auto")
     encoder = dataclasses.replace(found.model.config.encoder, dropout=0.0)
     config = dataclasses.replace(found.model.config, encoder=encoder)

@@ -8,6 +8,7 @@ import typer
 
 from jaxret.cli import convert, encode, evaluate, index, merge, mine, report, rerank, score, search, train, vocab
 from jaxret.errors import InputError
+from jaxret.runtime.heap import keep_heap
 
 app = typer.Typer(
     name="jaxret",
@@ -32,6 +33,8 @@ app.command("report")(report.report)
 
 def main() -> None:
     """Runs the command; bad input ends in one line on standard error and exit code 2."""
+    if sys.argv[1:2] == ["train"]:
+        keep_heap()
     try:
         app()
     except InputError as error:

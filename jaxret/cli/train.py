@@ -26,13 +26,11 @@ def train(
     import gin
 
     from jaxret.runtime.compile_cache import use_compile_cache
-    from jaxret.runtime.heap import keep_heap
     from jaxret.train import loop
 
     logging.basicConfig(format="%(message)s")
     logging.getLogger("jaxret.data").setLevel(logging.INFO)  # the shapes of the batches
     use_compile_cache()
-    keep_heap()
     parse_gin(gin_file, bindings(overrides or []))
     configured = gin.get_configurable(loop.train)
     facts = {"gin_files": gin_file, "gin_overrides": overrides or [], "gin": gin.config_str()}

@@ -15,6 +15,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
+from jaxret.ops.products import rows_product
+
 Attention = Callable[..., Float[Array, "b h l w"]]
 
 
@@ -120,10 +122,50 @@ def _neighbourhoods(x: Array, axis: int, blocks: int, size: int, causal: bool) -
 def _mixed(
     q: Float[Array, "b g r *n l w"], k: Float[Array, "b g *n m w"], v: Float[Array, "b g *n m w"], allowed: Array
 ) -> Float[Array, "b g r *n l w"]:
-    """Softmax over allowed keys; scores and softmax in float32, the division after the value product."""
-    scores = jnp.einsum("bgr...lw,bg...mw->bgr...lm", q, k, preferred_element_type=jnp.float32) * q.shape[-1] ** -0.5
-    scores = jnp.where(allowed, scores, jnp.finfo(jnp.float32).min)
-    weights = jnp.exp(scores - jax.lax.stop_gradient(jnp.max(scores, axis=-1, keepdims=True)))
+    """Softmax over allowed keys."""
+    if q.shape[2] == 1:  # products with fewer axes have faster kernels
+        return _softmax_mixed(q[:, :, 0], k, v, allowed[:, :, 0])[:, :, None]
+    k, v = (jnp.broadcast_to(x[:, :, None], (*q.shape[:3], *x.shape[2:])) for x in (k, v))
+    return _softmax_mixed(q, k, v, allowed)
+
+
+@jax.custom_vjp
+def _softmax_mixed(
+    q: Float[Array, "*n l w"], k: Float[Array, "*n m w"], v: Float[Array, "*n m w"], allowed: Array
+) -> Float[Array, "*n l w"]:
+    """Scores and softmax in float32, the division after the value product.
+
+    The backward pass keeps the weights in the dtype of `q`, and so are its products; a query without keys has no
+    gradient. Those weights times their cotangents, summed over keys, are the output times its own, summed over the
+    width (Dao et al. 2022, section 3.1).
+    """
+    return _softmax_forward(q, k, v, allowed)[0]
+
+
+def _softmax_forward(q, k, v, allowed):
+    scores = _product("...lw,...mw->...lm", q, k) * q.shape[-1] ** -0.5
+    lowest = jnp.finfo(scores.dtype).min
+    scores = jnp.where(allowed, scores, lowest)
+    highest = jnp.max(scores, axis=-1, keepdims=True)
+    weights = jnp.exp(scores - highest)
     total = jnp.sum(weights, axis=-1, keepdims=True)
-    mixed = jnp.einsum("bgr...lm,bg...mw->bgr...lw", weights.astype(v.dtype), v, preferred_element_type=jnp.float32)
-    return (mixed / total).astype(q.dtype)
+    weights = weights.astype(v.dtype)
+    mixed = (_product("...lm,...mw->...lw", weights, v) / total).astype(q.dtype)
+    return mixed, (q, k, v, weights, jnp.where(highest > lowest, total, jnp.inf), mixed)
+
+
+def _softmax_backward(residuals, cotangent):
+    q, k, v, weights, total, mixed = residuals
+    g = (cotangent / total).astype(q.dtype)
+    sums = jnp.sum(cotangent * (mixed / total), axis=-1, keepdims=True)
+    slopes = weights * (_product("...lw,...mw->...lm", g, v) - sums) * q.shape[-1] ** -0.5
+    slopes = slopes.astype(q.dtype)
+    dq, dk, dv = _product("...lm,...mw->...lw", slopes, k), rows_product(slopes, q), rows_product(weights, g)
+    return dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype), None
+
+
+_softmax_mixed.defvjp(_softmax_forward, _softmax_backward)
+
+
+def _product(axes: str, a: Array, b: Array) -> Array:
+    return jnp.einsum(axes, a, b, preferred_element_type=jnp.promote_types(a.dtype, jnp.float32))

@@ -15,16 +15,42 @@ def dense_product(
     """`x @ kernel + bias`, accumulated in float32, rounded once to the dtype of `x`.
 
     Automatic differentiation writes the kernel's gradient as a transposed product, which misses the fast kernels of
-    CPUs, and runs a bfloat16 layer's backward pass in float32. Here the cotangent keeps the dtype of `x` and is
-    contracted over both leading axes at once.
+    CPUs, and runs a bfloat16 layer's backward pass in float32. Here the cotangent keeps the dtype of `x`.
     """
     y = _product(x, kernel, ((2,), (0,)))
     return (y if bias is None else y + bias.astype(y.dtype)[None, None]).astype(x.dtype)
 
 
 def _product(a, b, contracting, precision=None):
-    wide = jnp.promote_types(a.dtype, jnp.float32)
-    return lax.dot_general(a, b, (contracting, ((), ())), precision=precision, preferred_element_type=wide)
+    return lax.dot_general(a, b, (contracting, ((), ())), precision=precision, preferred_element_type=_wide(a))
+
+
+def _wide(a):
+    return jnp.promote_types(a.dtype, jnp.float32)
+
+
+def rows_product(a: Float[Array, "*n l d"], b: Float[Array, "*n l f"]) -> Float[Array, "*n d f"]:
+    """The transpose of `a` times `b`, accumulated in float32.
+
+    The narrower one stands on the left, since a CPU copies that one to transpose it, and the other one is the larger
+    part of the work.
+    """
+    if a.shape[-1] <= b.shape[-1]:
+        return jnp.einsum("...ld,...lf->...df", a, b, preferred_element_type=_wide(a))
+    # XLA would turn a transposed product around again.
+    return jnp.swapaxes(lax.optimization_barrier(rows_product(b, a)), -1, -2)
+
+
+def _kernel_gradient(x: Float[Array, "b l d"], g: Float[Array, "b l f"]) -> Float[Array, "d f"]:
+    """In bfloat16, and away from CPUs, a product contracted over both leading axes at once has the fastest kernels."""
+
+    def whole(x, g):
+        return _product(x, g, ((0, 1), (0, 1)))
+
+    def flat(x, g):
+        return rows_product(x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1]))
+
+    return whole(x, g) if x.dtype == jnp.bfloat16 else lax.platform_dependent(x, g, cpu=flat, default=whole)
 
 
 def column_sums(x: Float[Array, "*n d"]) -> Float[Array, " d"]:
@@ -44,7 +70,7 @@ def _forward(x, kernel, bias=None):
 def _backward(residuals, cotangent):
     x, kernel, bias = residuals
     g = cotangent.astype(x.dtype)
-    dx, dkernel = _product(g, kernel, ((2,), (1,))), _product(x, g, ((0, 1), (0, 1)))
+    dx, dkernel = _product(g, kernel, ((2,), (1,))), _kernel_gradient(x, g)
     dbias = None if bias is None else column_sums(g).astype(bias.dtype)
     return dx.astype(x.dtype), dkernel.astype(kernel.dtype), dbias
 

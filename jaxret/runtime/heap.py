@@ -2,21 +2,39 @@
 
 from __future__ import annotations
 
-import ctypes
+import os
+import sys
+from importlib.metadata import entry_points
+from importlib.util import find_spec
 
-import jax
+# Of glibc's allocator. Nothing is given back; one heap, and no small pieces put aside, since either would keep a large
+# array's place from the next one; huge pages.
+SETTINGS = {"trim_threshold": 2**63 - 1, "mmap_max": 0, "arena_max": 1, "tcache_count": 0, "mxfast": 0, "hugetlb": 1}
+TUNABLES = "GLIBC_TUNABLES"
+WORDS = ":".join(f"glibc.malloc.{name}={value}" for name, value in SETTINGS.items())
+# Otherwise a step may begin before the memory of the one before it is free.
+IN_TURN = {"JAX_CPU_ENABLE_ASYNC_DISPATCH": "0"}
 
-# What malloc.h of glibc calls M_TRIM_THRESHOLD, M_TOP_PAD, M_MMAP_MAX and M_ARENA_MAX, with their new values.
-SETTINGS = {-1: -1, -2: 64 * 2**20, -4: 0, -8: 1}
 
+def keep_heap() -> None:
+    """Begins this program again, once, with an allocator that keeps freed memory, if it will compute on a CPU.
 
-def keep_heap() -> bool:
-    """Makes glibc's allocator keep freed memory, if this process computes on a CPU; says whether it does.
-
-    By default every large array is mapped anew and given back, and the kernel clears its pages each time: a third of a
-    training step. The process then holds the most that it ever needed at once. Call it before the first computation.
+    By default a step's memory is mapped anew and given back, and the kernel clears its pages each time: a fifth of a
+    training step, and half of it where other processes take the pages meanwhile. The process then holds the most that
+    it ever needed at once. glibc reads these settings at its start alone, hence the new beginning; call it before
+    anything else is done. Whoever sets GLIBC_TUNABLES is left in peace.
     """
-    library = ctypes.CDLL(None)
-    if jax.default_backend() != "cpu" or not hasattr(library, "mallopt"):
-        return False
-    return all(library.mallopt(name, value) for name, value in SETTINGS.items())
+    if TUNABLES in os.environ or not _on_glibc() or not _on_cpu():
+        return
+    os.execve(sys.executable, sys.orig_argv, {TUNABLES: WORDS} | IN_TURN | os.environ)
+
+
+def _on_glibc() -> bool:
+    return "CS_GNU_LIBC_VERSION" in getattr(os, "confstr_names", {}) and bool(os.confstr("CS_GNU_LIBC_VERSION"))
+
+
+def _on_cpu() -> bool:
+    """Whether JAX will choose the CPU, without starting it."""
+    if platforms := os.environ.get("JAX_PLATFORMS"):
+        return platforms == "cpu"
+    return not (find_spec("libtpu") or find_spec("jax_plugins") or entry_points(group="jax_plugins"))
