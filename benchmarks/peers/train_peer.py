@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 
 if sys.argv[1] == "jaxret":
-    from jaxret.runtime.heap import keep_heap
+    from jaxret.runtime.heap import compute_in_turn, keep_heap
 
     keep_heap()
+    compute_in_turn()
 library, dtype, cached, weights, ids = sys.argv[1:]
 IDS = np.load(ids)  # [2 b l]: queries and passages, every row full
 CHUNKS = (4, 8, 16) if cached == "cached" else (0,)

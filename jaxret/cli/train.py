@@ -26,11 +26,13 @@ def train(
     import gin
 
     from jaxret.runtime.compile_cache import use_compile_cache
+    from jaxret.runtime.heap import compute_in_turn
     from jaxret.train import loop
 
     logging.basicConfig(format="%(message)s")
     logging.getLogger("jaxret.data").setLevel(logging.INFO)  # the shapes of the batches
     use_compile_cache()
+    compute_in_turn()
     parse_gin(gin_file, bindings(overrides or []))
     configured = gin.get_configurable(loop.train)
     facts = {"gin_files": gin_file, "gin_overrides": overrides or [], "gin": gin.config_str()}

@@ -32,11 +32,20 @@ def unstacked(params: Mapping[str, Any]) -> dict[str, Any]:
     single: dict[str, Any] = {}
     for name, value in params.items():
         if name == LAYERS:
-            (count,) = {len(stack) for stack in jax.tree.leaves(value)}
-            single |= {f"{LAYERS}_{number}": jax.tree.map(itemgetter(number), value) for number in range(count)}
+            single |= {f"{LAYERS}_{number}": layer for number, layer in enumerate(_split(value))}
         else:
             single[name] = unstacked(value) if isinstance(value, Mapping) else value
     return single
+
+
+@jax.custom_vjp
+def _split(stack: Any) -> list[Any]:
+    """Each layer's parameters. Their gradients are put together once; else each would be added to the whole stack."""
+    (count,) = {len(leaf) for leaf in jax.tree.leaves(stack)}
+    return [jax.tree.map(itemgetter(number), stack) for number in range(count)]
+
+
+_split.defvjp(lambda stack: (_split(stack), None), lambda _, layers: (jax.tree.map(lambda *x: jnp.stack(x), *layers),))
 
 
 # What a layer keeps for the backward pass, which computes the rest again: "none" keeps all, "full" its input alone.

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jax import lax
@@ -35,22 +37,32 @@ def rows_product(a: Float[Array, "*n l d"], b: Float[Array, "*n l f"]) -> Float[
     The narrower one stands on the left, since a CPU copies that one to transpose it, and the other one is the larger
     part of the work.
     """
-    if a.shape[-1] <= b.shape[-1]:
+
+    def product(a, b):
         return jnp.einsum("...ld,...lf->...df", a, b, preferred_element_type=_wide(a))
-    # XLA would turn a transposed product around again.
-    return jnp.swapaxes(lax.optimization_barrier(rows_product(b, a)), -1, -2)
+
+    return _narrow_first(product, a, b)
+
+
+def _narrow_first(product: Callable[[Array, Array], Array], a: Array, b: Array) -> Array:
+    """`product(a, b)`, or the transpose of `product(b, a)`, which XLA would turn around again."""
+    if a.shape[-1] <= b.shape[-1]:
+        return product(a, b)
+    return jnp.swapaxes(lax.optimization_barrier(product(b, a)), -1, -2)
 
 
 def _kernel_gradient(x: Float[Array, "b l d"], g: Float[Array, "b l f"]) -> Float[Array, "d f"]:
-    """In bfloat16, and away from CPUs, a product contracted over both leading axes at once has the fastest kernels."""
+    """Away from CPUs, and in bfloat16, a product contracted over both leading axes at once has the fastest kernels."""
 
     def whole(x, g):
         return _product(x, g, ((0, 1), (0, 1)))
 
     def flat(x, g):
+        if x.dtype == jnp.bfloat16:
+            return _narrow_first(whole, x, g)
         return rows_product(x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1]))
 
-    return whole(x, g) if x.dtype == jnp.bfloat16 else lax.platform_dependent(x, g, cpu=flat, default=whole)
+    return lax.platform_dependent(x, g, cpu=flat, default=whole)
 
 
 def column_sums(x: Float[Array, "*n d"]) -> Float[Array, " d"]:

@@ -12,8 +12,6 @@ from importlib.util import find_spec
 SETTINGS = {"trim_threshold": 2**63 - 1, "mmap_max": 0, "arena_max": 1, "tcache_count": 0, "mxfast": 0, "hugetlb": 1}
 TUNABLES = "GLIBC_TUNABLES"
 WORDS = ":".join(f"glibc.malloc.{name}={value}" for name, value in SETTINGS.items())
-# Otherwise a step may begin before the memory of the one before it is free.
-IN_TURN = {"JAX_CPU_ENABLE_ASYNC_DISPATCH": "0"}
 
 
 def keep_heap() -> None:
@@ -26,7 +24,14 @@ def keep_heap() -> None:
     """
     if TUNABLES in os.environ or not _on_glibc() or not _on_cpu():
         return
-    os.execve(sys.executable, sys.orig_argv, {TUNABLES: WORDS} | IN_TURN | os.environ)
+    os.execve(sys.executable, sys.orig_argv, os.environ | {TUNABLES: WORDS})
+
+
+def compute_in_turn() -> None:
+    """Lets a CPU begin a program only when the memory of the one before it is free; call it before the first one."""
+    import jax
+
+    jax.config.update("jax_cpu_enable_async_dispatch", False)
 
 
 def _on_glibc() -> bool:
