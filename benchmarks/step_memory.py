@@ -9,67 +9,31 @@ held of its own, files aside.
 """
 
 import argparse
-import functools
 import json
 import subprocess
 import sys
 import threading
 import time
 from pathlib import Path
-from typing import Any
 
 WAYS = {"plain": (0, False), "cached": (256, False), "tiled": (0, True), "cached_tiled": (256, True)}
 
 
 def step(pairs: int, way: str) -> dict[str, float]:
     """Runs in a process of its own."""
-    import jax
-    import jax.numpy as jnp
-    import numpy as np
+    from scratch import stepper
 
-    from jaxret.data.text import TextConfig
     from jaxret.nn.config import EncoderConfig
-    from jaxret.nn.retriever import RetrieverConfig
-    from jaxret.runtime.mesh import device_mesh
-    from jaxret.runtime.model import Model
-    from jaxret.train.objectives.contrastive import contrast
-    from jaxret.train.objectives.represented import objective_over
-    from jaxret.train.objectives.tiled import tiled_contrast
-    from jaxret.train.optimizers import adamw
-    from jaxret.train.program import global_batch, step_program
-    from jaxret.train.start import begun
 
     chunk_rows, tiled = WAYS[way]
-
-    class Pieces:
-        size, begin, end, special_ids, mask_id = 8000, (), (), (), None
-
     sizes = EncoderConfig(vocab_size=8000, width=128, num_layers=2, num_heads=4, mlp_width=256)
-    text = TextConfig(query_max_len=16, passage_max_len=32, query_expansion=False)
-    config = RetrieverConfig(sizes, heads=("dense",), pooling="mean")
-    pieces: Any = Pieces()
-    model = Model(config, text, pieces, chunk_rows=chunk_rows)
-    compare = functools.partial(
-        tiled_contrast if tiled else contrast, temperature={"dense": 0.05}, weight={"dense": 1.0}
-    )
-    objective, mesh, optimizer = objective_over([compare]), device_mesh((1, 1, 1)), adamw(10, learning_rate=1e-3)
-    program, abstract = step_program(model, objective, optimizer, 0, mesh)
-    shardings = jax.tree.map(lambda x: x.sharding, abstract)
-    state = jax.jit(lambda: begun(model, objective, optimizer, 0, model.init(0)), out_shardings=shardings)()
-    random = np.random.default_rng(0)
-    batch = {
-        "query": random.integers(3, 8000, (pairs, 16), np.int32),
-        "passage": random.integers(3, 8000, (pairs, 1, 32), np.int32),
-        "passage_key": np.arange(pairs, dtype=np.int32)[:, None],
-    }
-    arrays = global_batch(batch, mesh)
-    state, _ = jax.block_until_ready(program(state, arrays))
+    run = stepper(sizes, pairs, (16, 32), tiled=tiled, chunk_rows=chunk_rows)
+    run()
     peak = _Peak()
     start = time.perf_counter()
-    state, metrics = jax.block_until_ready(program(state, arrays))
+    loss = run()
     seconds = time.perf_counter() - start
-    assert jnp.isfinite(metrics["loss"])
-    return {"seconds": seconds, "GiB": peak.stop() / 2**20, "loss": float(metrics["loss"])}
+    return {"seconds": seconds, "GiB": peak.stop() / 2**20, "loss": loss}
 
 
 class _Peak:
