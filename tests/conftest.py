@@ -7,7 +7,11 @@ import os
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Most of a test's time is compilation, of programs that run once.
-FLAGS = "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+# Eight devices on a busy machine may wait for each other for longer than XLA allows, which then ends the process.
+FLAGS = (
+    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    " --xla_cpu_collective_call_terminate_timeout_seconds=600 --xla_cpu_collective_timeout_seconds=600"
+)
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["JAXRET_CACHE"] = ""  # what an earlier run compiled must not help a test

@@ -16,22 +16,30 @@ Activation = Callable[[Float[Array, "*n"]], Float[Array, "*n"]]
 def pointwise(function: Activation) -> Activation:
     """`function` computed in float32, its value in the dtype of its argument.
 
-    The argument is all that the backward pass keeps: to compute the slope again costs less than to write it and read
-    it. Bfloat16 is not rounded to between the function's own steps, which costs a CPU more than the steps.
+    The backward pass keeps one array: on a CPU the argument, where computing the slope again costs less than writing it
+    and reading it, elsewhere the slope. Bfloat16 is not rounded to between the function's own steps, which costs a CPU
+    more than the steps.
     """
+
+    def value_and_slope(x):
+        y = x.astype(jnp.float32)
+        value, slope = jax.jvp(function, (y,), (jnp.ones_like(y),))
+        return value.astype(x.dtype), slope.astype(x.dtype)
+
+    def slope_again(x, cotangent):
+        # Without a barrier XLA would keep the steps that the value and its slope share.
+        x, cotangent = lax.optimization_barrier((x, cotangent))
+        return cotangent * value_and_slope(x)[1]
 
     @jax.custom_vjp
     def applied(x):
         return function(x.astype(jnp.float32)).astype(x.dtype)
 
     def forward(x):
-        return applied(x), x
+        return lax.platform_dependent(x, cpu=lambda x: (applied(x), x), default=value_and_slope)
 
-    def backward(x, cotangent):
-        # Otherwise XLA would keep the steps that the value and its slope share.
-        y = lax.optimization_barrier((x, cotangent))[0].astype(jnp.float32)
-        slope = jax.jvp(function, (y,), (jnp.ones_like(y),))[1]
-        return ((cotangent.astype(jnp.float32) * slope).astype(x.dtype),)
+    def backward(kept, cotangent):
+        return (lax.platform_dependent(kept, cotangent, cpu=slope_again, default=jnp.multiply),)
 
     applied.defvjp(forward, backward)
     return applied
