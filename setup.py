@@ -18,7 +18,7 @@ setup(
     python_requires=">=3.11",
     packages=find_packages(include=["jaxret", "jaxret.*"]),
     package_data={"jaxret": ["py.typed", "eval/report/*.html"]},
-    entry_points={"console_scripts": ["jaxret = jaxret.cli.main:main"]},
+    entry_points={"console_scripts": ["jaxret = jaxret.cli.main:program"]},
     install_requires=[
         "bm25s>=0.2.7",
         "flax>=0.12",

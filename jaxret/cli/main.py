@@ -33,8 +33,6 @@ app.command("report")(report.report)
 
 def main() -> None:
     """Runs the command; bad input ends in one line on standard error and exit code 2."""
-    if sys.argv[1:2] == ["train"]:
-        keep_heap()
     try:
         app()
     except InputError as error:
@@ -45,5 +43,12 @@ def main() -> None:
         sys.exit(130)
 
 
-if __name__ == "__main__":
+def program() -> None:
+    """The command in a process of its own, which training may begin again."""
+    if sys.argv[1:2] == ["train"]:
+        keep_heap()
     main()
+
+
+if __name__ == "__main__":
+    program()
