@@ -5,6 +5,7 @@ import functools
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from jax.sharding import PartitionSpec
 
@@ -146,7 +147,7 @@ def test_a_sharded_run_equals_that_of_one_device(model):
         state = jax.jit(lambda: begun(model, objective, optimizer, SEED, model.init(SEED)), out_shardings=shardings)()
         for _ in range(2):
             state, _ = step(state, global_batch(jax.tree.map(np.asarray, batch(model)), mesh))
-        moments = state.optimizer.inner.inner[1][0].mu["objective"]["lora"]["encoder"]["layers"]["attention"]["query"]
+        moments = optax.tree.get(state.optimizer, "mu")["objective"]["lora"]["encoder"]["layers"]["attention"]["query"]
         assert moments["lora_a"].sharding.spec == PartitionSpec(None, "fsdp", None)
         return jax.device_get(used_params(state.params, state.optimizer))
 
