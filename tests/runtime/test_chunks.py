@@ -57,9 +57,7 @@ def stepped(dropping, batch, random_params):
     return found
 
 
-@pytest.mark.parametrize(
-    ("rows", "shape"), [(1, (1, 1, 1)), (3, (1, 1, 1)), (99, (1, 1, 1)), (1, (8, 1, 1)), (3, (2, 2, 2)), (1, (1, 4, 2))]
-)
+@pytest.mark.parametrize(("rows", "shape"), [(1, (1, 1, 1)), (3, (1, 1, 1)), (3, (2, 2, 2)), (1, (1, 4, 2))])
 def test_chunks_change_nothing(stepped, rows, shape):
     expected, found = stepped(0, (1, 1, 1)), stepped(rows, shape)
     for name, value in expected[0].items():

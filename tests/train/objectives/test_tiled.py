@@ -66,7 +66,7 @@ def test_extreme_temperatures_are_finite(temperature):
     assert np.isfinite(gradient).all()
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (8, 1, 1), (2, 2, 2), (1, 4, 2)])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 2, 2), (1, 4, 2)])
 def test_every_mesh_and_chunk_gives_the_same_step(model, random_params, shape):
     random = np.random.default_rng(0)
     query = random.integers(3, model.tokenizer.size, (16, 6)).astype(np.int32)
