@@ -15,7 +15,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from jaxret.ops.products import rows_product
+from jaxret.ops.products import rows_product, wide_einsum
 
 Attention = Callable[..., Float[Array, "b h l w"]]
 
@@ -143,14 +143,14 @@ def _softmax_mixed(
 
 
 def _softmax_forward(q, k, v, allowed):
-    scores = _product("...lw,...mw->...lm", q, k) * q.shape[-1] ** -0.5
+    scores = wide_einsum("...lw,...mw->...lm", q, k) * q.shape[-1] ** -0.5
     lowest = jnp.finfo(scores.dtype).min
     scores = jnp.where(allowed, scores, lowest)
     highest = jnp.max(scores, axis=-1, keepdims=True)
     weights = jnp.exp(scores - highest)
     total = jnp.sum(weights, axis=-1, keepdims=True)
     weights = weights.astype(v.dtype)
-    mixed = (_product("...lm,...mw->...lw", weights, v) / total).astype(q.dtype)
+    mixed = (wide_einsum("...lm,...mw->...lw", weights, v) / total).astype(q.dtype)
     return mixed, (q, k, v, weights, jnp.where(highest > lowest, total, jnp.inf), mixed)
 
 
@@ -158,14 +158,10 @@ def _softmax_backward(residuals, cotangent):
     q, k, v, weights, total, mixed = residuals
     g = (cotangent / total).astype(q.dtype)
     sums = jnp.sum(cotangent * (mixed / total), axis=-1, keepdims=True)
-    slopes = weights * (_product("...lw,...mw->...lm", g, v) - sums) * q.shape[-1] ** -0.5
+    slopes = weights * (wide_einsum("...lw,...mw->...lm", g, v) - sums) * q.shape[-1] ** -0.5
     slopes = slopes.astype(q.dtype)
-    dq, dk, dv = _product("...lm,...mw->...lw", slopes, k), rows_product(slopes, q), rows_product(weights, g)
+    dq, dk, dv = wide_einsum("...lm,...mw->...lw", slopes, k), rows_product(slopes, q), rows_product(weights, g)
     return dq.astype(q.dtype), dk.astype(k.dtype), dv.astype(v.dtype), None
 
 
 _softmax_mixed.defvjp(_softmax_forward, _softmax_backward)
-
-
-def _product(axes: str, a: Array, b: Array) -> Array:
-    return jnp.einsum(axes, a, b, preferred_element_type=jnp.promote_types(a.dtype, jnp.float32))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 
 import jax
@@ -31,24 +32,26 @@ def _wide(a):
     return jnp.promote_types(a.dtype, jnp.float32)
 
 
+def wide_einsum(axes: str, a: Array, b: Array) -> Array:
+    """`einsum` of two arrays, accumulated in float32 (float64 of float64)."""
+    return jnp.einsum(axes, a, b, preferred_element_type=_wide(a))
+
+
 def rows_product(a: Float[Array, "*n l d"], b: Float[Array, "*n l f"]) -> Float[Array, "*n d f"]:
-    """The transpose of `a` times `b`, accumulated in float32.
-
-    The narrower one stands on the left, since a CPU copies that one to transpose it, and the other one is the larger
-    part of the work.
-    """
-
-    def product(a, b):
-        return jnp.einsum("...ld,...lf->...df", a, b, preferred_element_type=_wide(a))
-
-    return _narrow_first(product, a, b)
+    """The transpose of `a` times `b`, accumulated in float32."""
+    return _narrow_first(functools.partial(wide_einsum, "...ld,...lf->...df"), a, b)
 
 
 def _narrow_first(product: Callable[[Array, Array], Array], a: Array, b: Array) -> Array:
-    """`product(a, b)`, or the transpose of `product(b, a)`, which XLA would turn around again."""
+    """`product(a, b)`; on a CPU, which copies the left one to transpose it, with the narrower one there."""
     if a.shape[-1] <= b.shape[-1]:
         return product(a, b)
-    return jnp.swapaxes(lax.optimization_barrier(product(b, a)), -1, -2)
+
+    def turned(a, b):
+        # Without a barrier XLA would turn it around again.
+        return jnp.swapaxes(lax.optimization_barrier(product(b, a)), -1, -2)
+
+    return lax.platform_dependent(a, b, cpu=turned, default=product)
 
 
 def _kernel_gradient(x: Float[Array, "b l d"], g: Float[Array, "b l f"]) -> Float[Array, "d f"]:
@@ -58,10 +61,10 @@ def _kernel_gradient(x: Float[Array, "b l d"], g: Float[Array, "b l f"]) -> Floa
         return _product(x, g, ((0, 1), (0, 1)))
 
     def flat(x, g):
-        if x.dtype == jnp.bfloat16:
-            return _narrow_first(whole, x, g)
         return rows_product(x.reshape(-1, x.shape[-1]), g.reshape(-1, g.shape[-1]))
 
+    if x.dtype == jnp.bfloat16:
+        return _narrow_first(whole, x, g)
     return lax.platform_dependent(x, g, cpu=flat, default=whole)
 
 

@@ -76,12 +76,14 @@ def test_blocks_at_every_edge(causal, length, window):
     np.testing.assert_allclose(np.moveaxis(found, 1, 2)[kept], np.moveaxis(wanted, 1, 2)[kept], atol=2e-6)
 
 
-@pytest.mark.parametrize("name", ["xla", "splash", "local"])
+@pytest.mark.parametrize(
+    ("name", "groups"), [*((name, G) for name in ("plain", "xla", "splash", "local")), ("plain", H)]
+)
 @pytest.mark.parametrize(("causal", "window"), [(False, 0), (True, 5), (False, 2)])
-def test_equal_gradients(name, causal, window):
+def test_equal_gradients(name, groups, causal, window):
     if name == "local" and not window:
         window = 4
-    q, k, v, mask = inputs(21)
+    q, k, v, mask = inputs(21, groups)
     factor = jnp.asarray(np.random.default_rng(1).normal(size=q.shape), jnp.float32) * mask[:, None, :, None]
 
     def loss(attention, *arrays):
@@ -95,12 +97,32 @@ def test_equal_gradients(name, causal, window):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 
 
+def test_gradients_in_bfloat16_are_those_of_float32_but_for_rounding():
+    *exact, mask = inputs(21)
+    factor = jnp.asarray(np.random.default_rng(1).normal(size=exact[0].shape), jnp.float32) * mask[:, None, :, None]
+
+    def gradients(arrays):
+        return jax.grad(lambda x: jnp.sum(factor * plain_attention(*x, mask)))(arrays)
+
+    rounded = [x.astype(jnp.bfloat16) for x in exact]
+    for ours, theirs in zip(gradients(rounded), gradients([x.astype(jnp.float32) for x in rounded]), strict=True):
+        assert ours.dtype == jnp.bfloat16
+        error = np.linalg.norm(np.float32(ours) - theirs) / np.linalg.norm(theirs)
+        assert error < 0.01
+
+
+def test_a_text_without_tokens_has_no_gradient():
+    q, k, v, mask = inputs(8)
+    gradients = jax.grad(lambda x: jnp.sum(plain_attention(*x, mask.at[0].set(False))))((q, k, v))
+    assert all(not np.any(x[0]) and np.any(x[1]) for x in gradients)
+
+
 def _banded(q, k, v, mask, *, causal, window):
     """Softmax over a written-out band."""
     length = q.shape[2]
     distance = jnp.arange(length)[None, :] - jnp.arange(length)[:, None]
     band = (distance <= 0 if causal else distance == distance) & ((jnp.abs(distance) <= window) if window else True)
-    k, v = (jnp.repeat(x, H // G, axis=1) for x in (k, v))
+    k, v = (jnp.repeat(x, H // x.shape[1], axis=1) for x in (k, v))
     scores = jnp.einsum("bhlw,bhmw->bhlm", q, k) / np.sqrt(W)
     scores = jnp.where(band[None, None] & mask[:, None, None, :], scores, -1e30)
     return jnp.einsum("bhlm,bhmw->bhlw", jax.nn.softmax(scores, axis=-1), v)

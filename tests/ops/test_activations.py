@@ -17,6 +17,13 @@ EXACT = {
 }
 
 
+@pytest.fixture(params=["cpu", "default"])
+def platform(request, monkeypatch):
+    """Functions for CPUs or for all else."""
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *arrays, **ways: ways[request.param](*arrays))
+
+
+@pytest.mark.usefixtures("platform")
 @pytest.mark.parametrize("name", EXACT)
 def test_values_and_slopes(name):
     assert set(EXACT) == set(ACTIVATIONS)
@@ -29,6 +36,7 @@ def test_values_and_slopes(name):
     )
 
 
+@pytest.mark.usefixtures("platform")
 @pytest.mark.parametrize("name", ["gelu", "gelu_tanh", "silu"])
 def test_bfloat16_rounds_once(name):
     x = jnp.asarray(X, jnp.bfloat16)
@@ -37,6 +45,7 @@ def test_bfloat16_rounds_once(name):
     np.testing.assert_array_equal(found, jax.jit(ACTIVATIONS[name])(x.astype(jnp.float32)).astype(jnp.bfloat16))
 
 
+@pytest.mark.usefixtures("platform")
 def test_the_backward_pass_keeps_one_number_a_value():
     x = jnp.ones((8, 16), jnp.bfloat16)
     _, backward = jax.vjp(ACTIVATIONS["gelu"], x)
