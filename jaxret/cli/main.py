@@ -48,7 +48,3 @@ def program() -> None:
     if sys.argv[1:2] == ["train"]:
         keep_heap()
     main()
-
-
-if __name__ == "__main__":
-    program()

@@ -41,5 +41,5 @@ def _on_glibc() -> bool:
 def _on_cpu() -> bool:
     """Whether JAX will choose the CPU, without starting it."""
     if platforms := os.environ.get("JAX_PLATFORMS"):
-        return platforms == "cpu"
+        return platforms.split(",")[0] == "cpu"
     return not (find_spec("libtpu") or find_spec("jax_plugins") or entry_points(group="jax_plugins"))

@@ -1,0 +1,5 @@
+"""`python -m jaxret`: the command."""
+
+from jaxret.cli.main import program
+
+program()
