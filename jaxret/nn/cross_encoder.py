@@ -82,6 +82,7 @@ class CrossEncoder(nn.Module):
     attention: Attention = plain_attention
     remat: str = "none"
     normalization: Normalization = plain_normalization
+    unrolled: bool = False
 
     @nn.compact
     def __call__(
@@ -97,7 +98,8 @@ class CrossEncoder(nn.Module):
         config, head = self.config.encoder, self.config.head
         mask = token_ids >= 0
         types = type_ids if config.num_types > 1 else None
-        encoder = Encoder(config, self.attention, self.remat, self.normalization, name="encoder")
+        how = (self.attention, self.remat, self.normalization, self.unrolled)
+        encoder = Encoder(config, *how, name="encoder")
         x, _ = encoder(token_ids, mask, type_ids=types, deterministic=deterministic)
         return ScoreHead(head, config, name="score")(POOLINGS[head.pooling](x, mask), deterministic=deterministic)
 

@@ -64,12 +64,15 @@ class Encoder(nn.Module):
       attention: its implementation.
       remat: one of `REMATS`, for the scanned layers.
       normalization: its implementation.
+      unrolled: the scan's layers are written out: what a layer keeps needs no place in a stack, for which a TPU copies
+        it; each takes its time to compile.
     """
 
     config: EncoderConfig
     attention: Attention = plain_attention
     remat: str = "none"
     normalization: Normalization = plain_normalization
+    unrolled: bool = False
 
     @nn.compact
     def __call__(
@@ -121,11 +124,12 @@ class Encoder(nn.Module):
             return self._one_by_one(Block(*block, parent=None), x, mask, tables)
         policy = REMATS[self.remat]
         scanned = nn.scan(
-            Block if policy is None else nn.remat(Block, prevent_cse=False, policy=policy),
+            Block if policy is None else nn.remat(Block, prevent_cse=self.unrolled, policy=policy),
             variable_axes={"params": 0},
             split_rngs={"params": True, "dropout": True},
             in_axes=(0, nn.broadcast, nn.broadcast),
             length=layers,
+            unroll=layers if self.unrolled else 1,
             metadata_params={nn.PARTITION_NAME: LAYERS},
         )
         return scanned(*block, name=LAYERS)(x, jnp.arange(layers), mask, tables)

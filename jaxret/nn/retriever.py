@@ -170,7 +170,7 @@ class Retriever(nn.Module):
       config: sizes and heads.
       attention: the implementation.
       unpooled: ids at the beginning of a query and of a passage that the dense head leaves out.
-      remat, normalization: see `Encoder`.
+      remat, normalization, unrolled: see `Encoder`.
     """
 
     config: RetrieverConfig
@@ -178,6 +178,7 @@ class Retriever(nn.Module):
     unpooled: tuple[int, int] = (0, 0)
     remat: str = "none"
     normalization: Normalization = plain_normalization
+    unrolled: bool = False
 
     @nn.compact
     def __call__(self, token_ids: Int[Array, "b l"], side: Side, *, deterministic: bool = True) -> Embeddings:
@@ -185,7 +186,8 @@ class Retriever(nn.Module):
         config = self.config
         real = token_ids >= 0
         attended = real if config.attend_to_expansion else real & (token_ids != config.mask_id)
-        encoder = Encoder(config.encoder, self.attention, self.remat, self.normalization, name="encoder")
+        how = (self.attention, self.remat, self.normalization, self.unrolled)
+        encoder = Encoder(config.encoder, *how, name="encoder")
         x, _ = encoder(token_ids, attended, counted=real, deterministic=deterministic)
         dense = lexical = tokens = mask = None
         if "dense" in config.heads:

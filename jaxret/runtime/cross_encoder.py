@@ -40,6 +40,7 @@ class CrossEncoderModel:
       origin: the published checkpoint that it came from; decides nothing, see `Model`.
       chunk_rows: pairs that a device scores at a time in training, see `runtime.chunks`; 0 for all.
       remat: what its layers keep for the backward pass, see `nn.encoder.REMATS`.
+      unrolled: its layers are compiled one by one, see `nn.encoder.Encoder`.
     """
 
     file: ClassVar[str] = DESCRIPTION
@@ -51,6 +52,7 @@ class CrossEncoderModel:
     origin: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     chunk_rows: int = 0
     remat: str = "none"
+    unrolled: bool = False
 
     def __post_init__(self):
         check_positions("PairConfig.max_len", self.text.max_len, self.config.encoder.usable_positions)
@@ -64,7 +66,7 @@ class CrossEncoderModel:
     @cached_property
     def module(self) -> CrossEncoder:
         """The linen module."""
-        return CrossEncoder(self.config, attention_named(self.attention), self.remat, normalization)
+        return CrossEncoder(self.config, attention_named(self.attention), self.remat, normalization, self.unrolled)
 
     def __call__(
         self, params: Any, token_ids: jax.Array, type_ids: jax.Array | None = None, rng: jax.Array | None = None

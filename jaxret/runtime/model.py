@@ -43,6 +43,7 @@ class Model:
         the model computes, and two models may be equal without it.
       chunk_rows: rows that a device embeds at a time when an objective calls, see `runtime.chunks`; 0 for all.
       remat: what its layers keep for the backward pass, see `nn.encoder.REMATS`.
+      unrolled: its layers are compiled one by one, see `nn.encoder.Encoder`.
     """
 
     file: ClassVar[str] = DESCRIPTION
@@ -54,6 +55,7 @@ class Model:
     origin: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     chunk_rows: int = 0
     remat: str = "none"
+    unrolled: bool = False
 
     def __post_init__(self):
         for name in ("query_max_len", "passage_max_len"):
@@ -69,7 +71,8 @@ class Model:
     def module(self) -> Retriever:
         """The linen module."""
         unpooled = (0, 0) if self.config.pool_prompt else prompt_lengths(self.tokenizer, self.text)
-        return Retriever(self.config, attention_named(self.attention), unpooled, self.remat, normalization)
+        how = (attention_named(self.attention), unpooled, self.remat, normalization, self.unrolled)
+        return Retriever(self.config, *how)
 
     def apply(self, params: Any, token_ids: jax.Array, side: Side, rng: jax.Array | None = None) -> Embeddings:
         """Embeds token ids `[b l]` in the compute dtype; `rng` turns dropout on."""

@@ -57,6 +57,7 @@ def train(
     attention: str = "auto",
     chunk_rows: int = 0,
     remat: str = "none",
+    unrolled: bool = False,
     save_interval_steps: int = 1000,
     keep: int = 2,
     log_period: int = 10,
@@ -96,6 +97,7 @@ def train(
         large batch needs little memory; the same gradient. 0 embeds all at once.
       remat: what a layer keeps for the backward pass, which computes the rest again: "none" keeps all, "products" those
         of the parameters, "full" its input.
+      unrolled: compile the layers one by one instead of one for all: minutes longer, and faster steps on TPUs.
       save_interval_steps: steps between checkpoints.
       keep: checkpoints kept besides step 0 and the best one.
       log_period: steps between reports.
@@ -123,7 +125,7 @@ def train(
     check_same_model(folder, model)
     _check_evaluation(evaluate, best_metric, model)
     optimizer_, objective_ = optimizer(steps), objective_of(objective)
-    trained = dataclasses.replace(model, chunk_rows=chunk_rows, remat=remat)
+    trained = dataclasses.replace(model, chunk_rows=chunk_rows, remat=remat, unrolled=unrolled)
     step, abstract = step_program(trained, objective, optimizer_, seed, mesh)
     watch = Watch(max_nonfinite, diagnosis_program(trained.for_search(), objective_.loss, seed, mesh))
     open_batches = _of_this_process(batches, model, global_batch_size, seed, folder / "examples")

@@ -105,15 +105,17 @@ def test_remat_changes_the_memory_alone(dropping, random_params):
     encoder = dataclasses.replace(dropping.config.encoder, num_layers=6)
     deep = dataclasses.replace(dropping, config=dataclasses.replace(dropping.config, encoder=encoder))
     params, ids = random_params(deep.abstract_params()), jnp.asarray(np.random.default_rng(0).integers(3, 99, (32, 24)))
-    found, held = {}, {}
-    for remat in REMATS:
-        model = dataclasses.replace(deep, remat=remat)
+    found, held, loops = {}, {}, {}
+    for remat, unrolled in [*((remat, False) for remat in REMATS), ("products", True)]:
+        model = dataclasses.replace(deep, remat=remat, unrolled=unrolled)
 
         def loss(params, model=model):
             return jnp.sum(model(params, ids, "query", jax.random.key(0)).dense[:, 0])
 
-        program = jax.jit(jax.grad(loss)).lower(params).compile()
-        found[remat], held[remat] = program(params), program.memory_analysis().temp_size_in_bytes
-    for remat in ("products", "full"):
-        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5), found[remat], found["none"])
+        lowered, way = jax.jit(jax.grad(loss)).lower(params), "unrolled" if unrolled else remat
+        program, loops[way] = lowered.compile(), lowered.as_text().count("stablehlo.while")
+        found[way], held[way] = program(params), program.memory_analysis().temp_size_in_bytes
+    for way in ("products", "full", "unrolled"):
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-5, atol=1e-5), found[way], found["none"])
     assert held["full"] < held["products"] < held["none"]
+    assert loops["unrolled"] < loops["products"]
