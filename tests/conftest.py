@@ -21,6 +21,7 @@ from jaxtyping import install_import_hook
 install_import_hook("jaxret", "beartype.beartype")
 
 from collections.abc import Callable
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -29,6 +30,12 @@ import numpy as np
 import pytest
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+
+if find_spec("hypothesis"):  # which the environments of the live comparisons lack
+    from hypothesis import settings
+
+    settings.register_profile("untimed", deadline=None)
+    settings.load_profile("untimed")
 
 ROOT = Path(__file__).parents[1]
 

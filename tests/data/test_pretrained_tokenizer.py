@@ -73,7 +73,7 @@ def test_equals_the_stored_ids(case):
 
 
 @pytest.mark.parametrize("case", CASES)
-@settings(max_examples=60, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=60, suppress_health_check=list(HealthCheck))
 @given(parts=texts)
 def test_equals_transformers_for_any_text(case, parts):
     text, tokenizer = "".join(parts), pretrained(case)

@@ -70,7 +70,6 @@ def test_passage_text():
     assert passage_text("", "x", "\n") == passage_text("x", "", "\n") == passage_text("\u3000", "x ", "\n") == "x"
 
 
-@settings(deadline=None)
 @given(
     rows=st.lists(st.lists(st.integers(0, 99), max_size=7), max_size=5),
     extra=st.none() | st.integers(0, 3),
@@ -241,7 +240,7 @@ CONFIGS = [
     "case", ["roberta", "published_wordpiece", "bert_japanese", "pylate_modernbert", "xlm_roberta"]
 )
 @pytest.mark.parametrize("config", CONFIGS)
-@settings(max_examples=30, deadline=None)
+@settings(max_examples=30)
 @given(text=st.text(st.sampled_from("  \tabTheÉİΣﬁＡ東京。0.\u3000😀\ud800"), max_size=12))
 def test_passage_spans(case, config, text):
     tokenizer = pretrained(case)

@@ -10,7 +10,7 @@ from jaxret.data.tokenizer import SPECIAL_PIECES, UNK, Tokenizer, trained_vocabu
 from jaxret.errors import InputError
 
 UNSEEN = "ሁሉም ሰዎች ነጻ ናቸው 😀👩‍👩‍👧 يولد جميع الناس أحرارا"
-anything = settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+anything = settings(max_examples=300, suppress_health_check=list(HealthCheck))
 
 
 @anything

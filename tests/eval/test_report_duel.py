@@ -20,7 +20,7 @@ def side(system: System, ranks: list[int | None]) -> PerQuery:
     return PerQuery(system, gains, rankings)
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.lists(st.tuples(RANK, RANK), min_size=1, max_size=12))
 def test_equals_a_plain_count(pairs: list[tuple[int | None, int | None]]):
     system, baseline = (list(column) for column in zip(*pairs, strict=True))

@@ -41,7 +41,7 @@ def assert_equals(found, expected):
     assert not np.any(np.signbit(found.scores) & (np.asarray(found.scores) == 0)), "a negative zero"
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     arrays(np.float32, (B, BLOCKS * C), elements=TIES), st.permutations(range(BLOCKS * C)), st.sampled_from([1, 5, 12])
 )
@@ -50,7 +50,7 @@ def test_merged_equals_a_sort(scores, order, k):
     assert_equals(merged_(scores, positions, k), oracle(scores, positions, k))
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     arrays(np.float32, (B, BLOCKS, C), elements=TIES),
     st.permutations(range(BLOCKS * C)),
