@@ -1,15 +1,16 @@
-"""InfoNCE whose score matrix never exists: tile after tile, and device after device.
+"""Sums over score matrices that never exist: tile after tile, and device after device.
 
-The forward pass keeps two numbers a query, a running maximum and a sum, as an online softmax does (Milakov and
-Gimelshein 2018). The backward pass computes each tile again and turns it into gradients at once (Inf-CL, Cheng et al.
-2024, section 3). On several devices each holds its own documents, which go round in a ring with their gradient.
+The forward pass keeps two numbers a row, a running maximum and a sum, as an online softmax does (Milakov and
+Gimelshein 2018), and two a column where those are summed as well. The backward pass computes each tile again and turns
+it into gradients at once (Inf-CL, Cheng et al. 2024, section 3). On several devices each holds its own columns, which
+go round in a ring with their sums and their gradient.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,145 +24,268 @@ Axes = Sequence[str]
 Score = Callable[[Any, Any], Float[Array, "b c"]]
 
 
-def tiled_info_nce(
-    score: Score,
-    q: Any,
-    d: Any,
-    own_keys: Int[Array, "b p"],
-    keys: Int[Array, " c"],
-    positive: Int[Array, " b"],
-    *,
-    temperature: float,
-    rows: int,
-    columns: int,
-    axes: Axes = (),
-) -> tuple[Float[Array, " b"], Bool[Array, " b"]]:
-    """`ops.contrastive.info_nce` of all pairs, and whether the positive has the highest score of all documents.
+@dataclass(frozen=True)
+class Tiles:
+    """How score matrices are cut up.
 
-    Args:
-      score: of pytrees with b and c rows; a pair's score depends on its two rows alone.
-      q: the queries.
-      d: the documents; of each device its own, where there are `axes`.
-      own_keys: keys of the texts that answer each query, see `other_texts`; they are no negatives of it.
-      keys: of the documents.
-      positive: column of each query's positive, counted over the documents of all devices.
-      temperature: divides every score.
+    Attributes:
       rows, columns: of a tile, at most.
-      axes: of the mesh, inside a `shard_map` over them: the queries are split over them as the documents are.
+      axes: of the mesh, inside a `shard_map` over them: rows and columns are split over them.
     """
-    (q_floats, q_rest, q_joined), (d_floats, d_rest, d_joined) = _parted(q), _parted(d)
 
-    def logits(x: list[Array], i: list[Array], y: list[Array], j: list[Array]) -> Float[Array, "b c"]:
-        return score(q_joined(x, i), d_joined(y, j)).astype(jnp.float32) / temperature
+    rows: int
+    columns: int
+    axes: Axes = ()
 
-    numbers = jnp.arange(1, len(keys) + 1)  # 0 where a tile is filled up
-    rest = (q_rest, own_keys, positive), (d_rest, keys, numbers)
-    sizes = min(rows, len(positive)), min(columns, len(keys))
-    program = _Program(logits, sizes, len(positive), len(keys), _Ring(axes))
+
+class Rows(NamedTuple):
+    """Of each device its own.
+
+    Attributes:
+      x: pytree of what is scored.
+      own_keys: [b p], keys of the texts that answer each row, see `other_texts`; such columns are left out.
+      place: [b], the number of each row's own column, which no sum holds.
+      left_out: [b m], numbers of further columns to leave out, filled up with -1.
+    """
+
+    x: Any
+    own_keys: Int[Array, "b p"]
+    place: Int[Array, " b"]
+    left_out: Int[Array, "b m"]
+
+
+class Columns(NamedTuple):
+    """Of each device its own.
+
+    Attributes:
+      x: pytree of what is scored.
+      keys: [c], of the texts.
+      numbers: [c], each column's, another one for every column of all devices.
+    """
+
+    x: Any
+    keys: Int[Array, " c"]
+    numbers: Int[Array, " c"]
+
+
+class Sums(NamedTuple):
+    """What is left of a score matrix.
+
+    Attributes:
+      along: [b], `log sum exp` of what counts in a row; -inf where nothing does.
+      down: [c], the same of a column; None where it is not wanted.
+      own: [b], the score of each row with its own column.
+      first: [b], whether that is the highest of all columns, left out or not; of equal ones the lowest number's is.
+    """
+
+    along: Float[Array, " b"]
+    down: Float[Array, " c"] | None
+    own: Float[Array, " b"]
+    first: Bool[Array, " b"]
+
+
+@dataclass(frozen=True)
+class Block:
+    """A score matrix.
+
+    Attributes:
+      score: of `x` of the rows and `x` of the columns; a score depends on its row and its column alone.
+      down: whether columns are summed too.
+    """
+
+    score: Score
+    down: bool = False
+
+
+def tiled_sums(blocks: Sequence[Block], rows: Rows, columns: Columns, tiles: Tiles) -> list[Sums]:
+    """The sums of several score matrices of the same rows and columns, which all leave out the same."""
+    (row_floats, row_rest, row_joined), (column_floats, column_rest, column_joined) = _parted(rows), _parted(columns)
+    sizes = min(tiles.rows, len(rows.place)), min(tiles.columns, len(columns.numbers))
+    program = _Program(blocks, row_joined, column_joined, sizes, _Ring(tiles.axes))
 
     @jax.custom_vjp
-    def loss(q_floats: list[Array], d_floats: list[Array], rest: Any) -> Any:
-        return program.forward(q_floats, d_floats, rest)[0]
+    def sums(row_floats: list[Array], column_floats: list[Array], rest: Any) -> list[Sums]:
+        return program.forward((row_floats, rest[0]), (column_floats, rest[1]))
 
-    def kept_forward(q_floats: list[Array], d_floats: list[Array], rest: Any) -> Any:
-        found, logsumexp = program.forward(q_floats, d_floats, rest)
-        return found, (q_floats, d_floats, rest, logsumexp)
+    def kept_forward(row_floats: list[Array], column_floats: list[Array], rest: Any) -> Any:
+        found = sums(row_floats, column_floats, rest)
+        levels = [(_level(x.along), None if x.down is None else _level(x.down)) for x in found]
+        return found, (row_floats, column_floats, rest, levels)
 
-    def backward(residuals: Any, cotangents: Any) -> Any:
-        q_floats, d_floats, rest, logsumexp = residuals
-        return *program.gradients(q_floats, d_floats, rest, logsumexp, cotangents[0]), None
+    def backward(residuals: Any, cotangents: list[Sums]) -> Any:
+        row_floats, column_floats, rest, levels = residuals
+        found = list(zip(levels, cotangents, strict=True))
+        of_rows = [(along, weight.along, weight.own) for (along, _), weight in found]
+        of_columns = [() if down is None else (down, weight.down) for (_, down), weight in found]
+        sides = (row_floats, rest[0]), (column_floats, rest[1])
+        return *program.gradients(*sides, (of_rows, of_columns)), None
 
-    loss.defvjp(kept_forward, backward)
-    return loss(q_floats, d_floats, rest)
+    sums.defvjp(kept_forward, backward)
+    return sums(row_floats, column_floats, (row_rest, column_rest))
 
 
 @dataclass(frozen=True)
 class _Program:
-    """What happens to each tile, forwards and backwards.
+    """What happens to each tile, forwards and backwards; of a side it knows its floats and the rest of it.
 
     Attributes:
-      logits: `(q floats, q rest, d floats, d rest) -> [b c]`.
+      blocks: the score matrices.
+      row_joined, column_joined: `(floats, rest) -> Rows`, and `Columns`.
       sizes: rows and columns of a tile.
-      rows, columns: how many there are on a device.
       ring: the devices.
     """
 
-    logits: Callable[..., Array]
+    blocks: Sequence[Block]
+    row_joined: Callable[..., Rows]
+    column_joined: Callable[..., Columns]
     sizes: tuple[int, int]
-    rows: int
-    columns: int
     ring: _Ring
 
-    def forward(self, q: list[Array], d: list[Array], rest: Any) -> tuple[Any, Array]:
-        """Losses, who is right, and each row's `log sum exp`."""
-        (rows, where), columns = _tiled((q, rest[0]), self.sizes[0]), _tiled((d, rest[1]), self.sizes[1])
-        low, zero = jnp.full(where[-1].shape, -jnp.inf), jnp.zeros(where[-1].shape)
+    def forward(self, rows: Any, columns: Any) -> list[Sums]:
+        """What `tiled_sums` gives."""
+        (rows, b), (columns, c) = _cut(rows, self.sizes[0]), _cut(columns, self.sizes[1])
+        row_sums, column_sums = ((jnp.full(x.real.shape, -jnp.inf), jnp.zeros(x.real.shape)) for x in (rows, columns))
 
-        def step(state: Any, block: Any, first: Array) -> Any:
-            def one_row(entry: Any) -> Any:
-                (x, row), state = entry
+        def step(along: Any, block: Any) -> Any:
+            columns, down = block
 
-                def one_tile(state: Any, tile: Any) -> Any:
-                    y, column = tile
-                    return _added(state, self.logits(x, row[0], y, column[0]), *_masks(row, column, first)), None
+            def one_row(down: Any, entry: Any) -> Any:
+                row, along = entry
 
-                return lax.scan(one_tile, state, block)[0]
+                def one_tile(along: Any, tile: Any) -> Any:
+                    column, down = tile
+                    masks, found = self._masks(row, column), self._scores(row, column)(row.floats, column.floats)
+                    down = [
+                        _added(sums, x.T, masks.kept.T) if sums else () for sums, x in zip(down, found, strict=True)
+                    ]
+                    return [_seen(state, x, masks) for state, x in zip(along, found, strict=True)], down
 
-            return lax.map(one_row, ((rows, where), state)), block
+                along, down = lax.scan(one_tile, along, (columns, down))
+                return down, along
 
-        state, _ = self.ring.around(step, (low, zero, zero, low), columns, self.columns)
-        highest, total, own, other = (x.reshape(-1)[: self.rows] for x in state)
-        logsumexp = jnp.log(total) + highest
-        return (logsumexp - own, own > other), logsumexp
+            down, along = lax.scan(one_row, down, (rows, along))
+            return along, (columns, down)
 
-    def gradients(
-        self, q: list[Array], d: list[Array], rest: Any, logsumexp: Array, weight: Array
-    ) -> tuple[list[Array], list[Array]]:
-        """The gradients of the floats of both sides, the losses weighted."""
-        rows, columns = _tiled((q, rest[0], weight, logsumexp), self.sizes[0]), _tiled((d, rest[1]), self.sizes[1])
-        zeros = [[jnp.zeros(x.shape, jnp.float32) for x in side[0]] for side in (rows, columns)]
+        low, zero = row_sums
+        start = [(row_sums, zero, low, low) for _ in self.blocks]
+        block = columns, [column_sums if x.down else () for x in self.blocks]
+        along, (_, down) = self.ring.around(step, start, block)
+        return [_sums(*x, b, c) for x in zip(along, down, strict=True)]
 
-        def step(q_gradient: Any, block: Any, first: Array) -> Any:
-            columns, d_gradient = block
+    def gradients(self, rows: Any, columns: Any, weights: Any) -> tuple[list[Array], list[Array]]:
+        """The gradients of both sides' floats.
 
-            def one_row(d_gradient: Any, entry: Any) -> Any:
-                (x, row, weight, logsumexp), q_gradient = entry
+        Args:
+          rows, columns: the sides.
+          weights: of both sides, what `_share` takes of a row and of a column.
+        """
+        like = rows[0], columns[0]
+        rows, columns = (_cut(x, size, w)[0] for x, size, w in zip((rows, columns), self.sizes, weights, strict=True))
+        zeros = [[jnp.zeros(x.shape, jnp.float32) for x in side.floats] for side in (rows, columns)]
 
-                def one_tile(q_gradient: Any, tile: Any) -> Any:
-                    y, column = tile
-                    found, pull = jax.vjp(lambda x, y: self.logits(x, row[0], y, column[0]), x, y)
-                    kept, mine, _ = _masks(row, column, first)
-                    share = jnp.where(kept, jnp.exp(found - logsumexp[:, None]), 0.0) - mine
-                    q_more, d_more = pull(share * weight[:, None])
-                    return _sum(q_gradient, q_more), [g.astype(jnp.float32) for g in d_more]
+        def step(row_gradient: Any, block: Any) -> Any:
+            columns, column_gradient = block
 
-                q_gradient, more = lax.scan(one_tile, q_gradient, columns)
-                return _sum(d_gradient, more), q_gradient
+            def one_row(column_gradient: Any, entry: Any) -> Any:
+                row, row_gradient = entry
 
-            d_gradient, q_gradient = lax.scan(one_row, d_gradient, (rows, q_gradient))
-            return q_gradient, (columns, d_gradient)
+                def one_tile(row_gradient: Any, column: Any) -> Any:
+                    masks = self._masks(row, column)
+                    found, pull = jax.vjp(self._scores(row, column), row.floats, column.floats)
+                    weights = zip(found, row.weights, column.weights, strict=True)
+                    row_more, column_more = pull([_share(*x, masks) for x in weights])
+                    return _sum(row_gradient, row_more), [g.astype(jnp.float32) for g in column_more]
 
-        q_gradient, (_, d_gradient) = self.ring.around(step, zeros[0], (columns, zeros[1]), self.columns)
-        return _whole(q_gradient, q), _whole(d_gradient, d)
+                row_gradient, more = lax.scan(one_tile, row_gradient, columns)
+                return _sum(column_gradient, more), row_gradient
+
+            column_gradient, row_gradient = lax.scan(one_row, column_gradient, (rows, row_gradient))
+            return row_gradient, (columns, column_gradient)
+
+        row_gradient, (_, column_gradient) = self.ring.around(step, zeros[0], (columns, zeros[1]))
+        return _whole(row_gradient, like[0]), _whole(column_gradient, like[1])
+
+    def _scores(self, row: _Side, column: _Side) -> Callable[[list[Array], list[Array]], list[Float[Array, "b c"]]]:
+        def scores(x: list[Array], y: list[Array]) -> list[Float[Array, "b c"]]:
+            one, other = self.row_joined(x, row.rest).x, self.column_joined(y, column.rest).x
+            return [block.score(one, other).astype(jnp.float32) for block in self.blocks]
+
+        return scores
+
+    def _masks(self, row: _Side, column: _Side) -> _Masks:
+        one, other = self.row_joined(row.floats, row.rest), self.column_joined(column.floats, column.rest)
+        place, numbers, real = one.place[:, None], other.numbers[None], row.real[:, None] & column.real[None]
+        others = other_texts(one.own_keys, other.keys[None]) & other_texts(one.left_out, numbers) & (numbers != place)
+        return _Masks(*(real & x for x in (others, numbers == place, numbers < place, numbers > place)))
 
 
-def _masks(row: Any, column: Any, first: Array) -> tuple[Array, Array, Array]:
-    """Which scores of a tile count, which are the positive's, which are of documents."""
-    (_, own_keys, positive), (_, keys, numbers) = row, column
-    valid = (numbers > 0)[None]
-    mine = ((first + numbers - 1)[None] == positive[:, None]) & valid
-    return (other_texts(own_keys, keys[None]) & valid) | mine, mine, valid
+class _Side(NamedTuple):
+    """Tiles [tiles size ...] of one side, or one of them."""
+
+    floats: list[Array]
+    rest: list[Array]
+    weights: Any
+    real: Bool[Array, "*tiles n"]  # False where a tile is filled up
 
 
-def _added(state: Any, logits: Array, kept: Array, mine: Array, valid: Array) -> Any:
-    """Maximum and sum of exponentials of the kept, the positive's logit, and the highest of the others."""
-    highest, total, own, other = state
-    above = jnp.maximum(highest, jnp.max(logits, axis=1, where=kept, initial=-jnp.inf))
-    level = jnp.where(jnp.isfinite(above), above, 0.0)
-    exponentials = jnp.where(kept, jnp.exp(logits - level[:, None]), 0.0)
-    total = total * jnp.exp(highest - level) + jnp.sum(exponentials, axis=1)
-    own = own + jnp.sum(logits, axis=1, where=mine)
-    return above, total, own, jnp.maximum(other, jnp.max(logits, axis=1, where=valid & ~mine, initial=-jnp.inf))
+class _Masks(NamedTuple):
+    """Which scores of a tile count, which are the rows' own, which are of columns before those and behind them."""
+
+    kept: Bool[Array, "b c"]
+    own: Bool[Array, "b c"]
+    before: Bool[Array, "b c"]
+    behind: Bool[Array, "b c"]
+
+
+def _added(sums: tuple[Array, Array], scores: Array, kept: Array) -> tuple[Array, Array]:
+    """Maximum and sum of exponentials, with those of further columns."""
+    highest, total = sums
+    scores = jnp.where(kept, scores, -jnp.inf)
+    above = jnp.maximum(highest, jnp.max(scores, axis=1))
+    level = _level(above)
+    return above, total * jnp.exp(highest - level) + jnp.sum(jnp.exp(scores - level[:, None]), axis=1)
+
+
+def _seen(state: Any, scores: Array, masks: _Masks) -> Any:
+    """The sums along the rows, their own scores, and the highest before those and behind them."""
+    sums, own, *highest = state
+    own = own + jnp.sum(scores, axis=1, where=masks.own)
+    others = zip(highest, (masks.before, masks.behind), strict=True)
+    tops = [jnp.maximum(x, jnp.max(scores, axis=1, where=side, initial=-jnp.inf)) for x, side in others]
+    return _added(sums, scores, masks.kept), own, *tops
+
+
+def _sums(along: Any, down: Any, b: int, c: int) -> Sums:
+    (highest, total), own, before, behind = jax.tree.map(lambda x: x.reshape(-1)[:b], along)
+    columns = [x.reshape(-1)[:c] for x in down]
+    return Sums(
+        jnp.log(total) + highest,
+        jnp.log(columns[1]) + columns[0] if down else None,
+        own,
+        (own > before) & (own >= behind),
+    )
+
+
+def _share(scores: Array, of_row: Any, of_column: Any, masks: _Masks) -> Array:
+    """The gradient of a tile's scores.
+
+    Args:
+      scores: of the tile.
+      of_row: `log sum exp`, its cotangent, and that of the own score.
+      of_column: `log sum exp` and its cotangent, or nothing.
+      masks: of the tile.
+    """
+    level, weight, own = (x[:, None] for x in of_row)
+    share = jnp.where(masks.kept, jnp.exp(scores - level) * weight, jnp.where(masks.own, own, 0.0))
+    if not of_column:
+        return share
+    level, weight = (x[None] for x in of_column)
+    return share + jnp.where(masks.kept, jnp.exp(scores - level) * weight, 0.0)
+
+
+def _level(x: Array) -> Array:
+    """0 where nothing counts."""
+    return jnp.where(jnp.isfinite(x), x, 0.0)
 
 
 class _Ring:
@@ -171,20 +295,17 @@ class _Ring:
         self._axes = tuple(axes)
         self._size = int(np.prod([lax.axis_size(axis) for axis in axes])) if axes else 1
 
-    def around(
-        self, step: Callable[[Any, Any, Array], tuple[Any, Any]], state: Any, block: Any, width: int
-    ) -> tuple[Any, Any]:
-        """`step(state, block, first column) -> (state, block)` with all blocks, each of `width` documents."""
-        me = lax.axis_index(self._axes) if self._axes else 0
+    def around(self, step: Callable[[Any, Any], tuple[Any, Any]], state: Any, block: Any) -> tuple[Any, Any]:
+        """`step(state, block) -> (state, block)` with all blocks; at the end each is where it was."""
 
-        def visited(carry: tuple[Any, Any], number: Array) -> Any:
-            state, block = step(*carry, (me - number) % self._size * width)
+        def visited(carry: tuple[Any, Any], _: None) -> Any:
+            state, block = step(*carry)
             onward = [(place, (place + 1) % self._size) for place in range(self._size)]
             if self._size > 1:
                 block = jax.tree.map(lambda x: lax.ppermute(x, self._axes, onward), block)
             return (state, block), None
 
-        return lax.scan(visited, (state, block), jnp.arange(self._size))[0]
+        return lax.scan(visited, (state, block), None, self._size)[0]
 
 
 def _parted(tree: Any) -> tuple[list[Array], list[Array], Callable[[Sequence[Array], Sequence[Array]], Any]]:
@@ -200,15 +321,17 @@ def _parted(tree: Any) -> tuple[list[Array], list[Array], Callable[[Sequence[Arr
     return floats, rest, joined
 
 
-def _tiled(tree: Any, size: int) -> Any:
-    """Arrays [n ...] as [tiles size ...], filled up with zeros."""
+def _cut(side: Any, size: int, weights: Any = ()) -> tuple[_Side, int]:
+    """Floats and rest [n ...] as tiles, filled up with zeros, and n."""
+    floats, rest = side
+    n = len(rest[0])
 
-    def tiled(x: Array) -> Array:
-        tiles = -(-len(x) // size)
-        x = jnp.pad(x, [(0, tiles * size - len(x)), *[(0, 0)] * (x.ndim - 1)])
+    def cut(x: Array) -> Array:
+        tiles = -(-n // size)
+        x = jnp.pad(x, [(0, tiles * size - n), *[(0, 0)] * (x.ndim - 1)])
         return x.reshape(tiles, size, *x.shape[1:])
 
-    return jax.tree.map(tiled, tree)
+    return jax.tree.map(cut, _Side(floats, rest, weights, jnp.ones(n, jnp.bool_))), n
 
 
 def _whole(tiles: Sequence[Array], like: Sequence[Array]) -> list[Array]:
