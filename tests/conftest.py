@@ -9,7 +9,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 # Most of a test's time is compilation, of programs that run once.
 # Eight devices on a busy machine may wait for each other for longer than XLA allows, which then ends the process.
 FLAGS = (
-    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0"
+    "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
     " --xla_cpu_collective_call_terminate_timeout_seconds=600 --xla_cpu_collective_timeout_seconds=600"
 )
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"

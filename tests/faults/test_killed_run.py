@@ -17,7 +17,7 @@ KILLS = 20
 def test_a_run_killed_twenty_times_ends_with_the_same_bits(root, tokenizer, tmp_path):
     tokenizer.save(tmp_path / "vocabulary.model")
     seed = random.randrange(2**32)
-    flags = "--xla_force_host_platform_device_count=4 --xla_backend_optimization_level=0"
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
     environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(root)}
 
     def ended(kills):

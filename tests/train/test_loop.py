@@ -30,7 +30,7 @@ class Runs:
         self._started = []
 
     def start(self, workdir, *, devices=DEVICES, **settings):
-        flags = f"--xla_force_host_platform_device_count={devices} --xla_backend_optimization_level=0"
+        flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count={devices}"
         environment = os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(self._root)}
         described = json.dumps({"workdir": str(workdir), "steps": STEPS} | self._settings | settings)
         self._started.append(
