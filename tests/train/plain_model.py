@@ -26,6 +26,7 @@ class Plain:
 
     chunk_rows: int = 0
     remat: str = "none"
+    unrolled: bool = False
     config: Any = None
     text: Any = None
     origin: Any = None
