@@ -15,14 +15,13 @@ import time
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-
+from benchmarks.tpu.arithmetic import model_flops, program_flops, texts
 from benchmarks.tpu.kernels import cycles as kernel_cycles
-from benchmarks.tpu.steps import PASSAGE, QUERY, STEPS, Step
+from benchmarks.tpu.steps import STEPS, Step
 from jaxret.files import write_json
 from jaxret.runtime.compiled.costs import costs, held_bytes
 from jaxret.runtime.compiled.hlo import Program
-from jaxret.train.throughput import peak_flops, training_flops
+from jaxret.train.throughput import peak_flops
 
 RESULTS = Path("runs/tpu")
 CLOCK = {"v5e": 1.5e9, "v5p": 1.75e9}
@@ -56,27 +55,12 @@ def measured(step: Step, kernels: dict[str, int]) -> dict[str, Any]:
     return {
         "hbm": held_bytes(compiled),
         "flops": found.flops,
-        "model_flops": model_flops(step),
         "traffic": found.traffic,
         "collectives": found.collectives,
         "cycles": found.cycles,
         "kernels": {name: [times, kernels.get(name)] for name, times in found.kernels.items()},
         "compile_seconds": seconds,
     }
-
-
-def texts(step: Step) -> list[tuple[int, int]]:
-    """(rows, length) of what a chip's encoder reads."""
-    if step.kind == "RetroMAE":
-        return [(step.rows, PASSAGE)]
-    ways = step.batch()["passage"][0][1]
-    return [(step.rows, QUERY), (step.rows * ways, PASSAGE)]
-
-
-def model_flops(step: Step) -> float:
-    """Operations of a chip's share of the encoder, every token real, counted by hand."""
-    rows = zip(("passage", "query"), reversed(texts(step)), strict=False)
-    return training_flops(step.model().config.encoder, {name: np.zeros(shape, np.int32) for name, shape in rows})
 
 
 def total_cycles(step: Step, found: dict[str, Any]) -> float:
@@ -92,15 +76,17 @@ def row(step: Step, found: dict[str, Any]) -> str:
     chip = step.topology[:3]
     cycles = total_cycles(step, found)
     peak = peak_flops(DEVICE[chip])
-    share = found["model_flops"] / (cycles / CLOCK[chip]) / peak
+    model = model_flops(step)
+    share = model / (cycles / CLOCK[chip]) / peak
     cells = [
-        f"{step.kind}{f', dropout {step.dropout}' if step.dropout else ''}",
+        f"{step.kind}{f', dropout {step.dropout}' if step.dropout else ''}{', unrolled' * step.unrolled}",
         step.encoder,
         f"{step.topology} as {'x'.join(map(str, step.shape))}",
         str(step.rows),
         f"{found['hbm'] / GIB:.1f}",
         f"{found['flops'] / 1e12:.2f}",
-        f"{found['model_flops'] / 1e12:.2f}",
+        f"{sum(program_flops(step).values()) / 1e12:.2f}",
+        f"{model / 1e12:.2f}",
         f"{found['traffic'] / GIB:.0f}",
         ", ".join(f"{size / 2**20:.0f} {kind}" for kind, size in sorted(found["collectives"].items()) if size > 2**20),
         f"{cycles / 1e6:.0f}",
@@ -122,14 +108,14 @@ def document(found: dict[str, dict[str, Any]]) -> str:
     """The tables."""
     steps = [step for step in STEPS if step.name in found]
     lines = [
-        "| step | encoder | chips | rows a chip | HBM, GiB | products, TFLOP | by hand | HBM traffic, GiB | sent, MiB "
-        "| million cycles | share of peak |",
-        "|" + "---|" * 11,
+        "| step | encoder | chips | rows a chip | HBM, GiB | products, TFLOP | by hand | model, TFLOP "
+        "| HBM traffic, GiB | sent, MiB | million cycles | share of peak |",
+        "|" + "---|" * 12,
         *(row(step, found[step.name]) for step in steps),
     ]
-    if STEPS[0].name in found:
-        lines += ["", "The dearest lines of the first step:", "", "| line | million cycles | share |", "|---|---|---|"]
-        lines += dearest(STEPS[0], found[STEPS[0].name])
+    for step in (next(step for step in steps if step.kind == kind) for kind in dict.fromkeys(s.kind for s in steps)):
+        lines += ["", f"The dearest lines of {step.kind}, {step.encoder}, {step.topology}:", ""]
+        lines += ["| line | million cycles | share |", "|---|---|---|", *dearest(step, found[step.name])]
     return "\n".join(lines)
 
 

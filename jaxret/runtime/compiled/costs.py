@@ -56,7 +56,7 @@ def costs(program: Program, within: str = "jaxret/") -> Costs:
             kernels[signature(computation, instruction)] += times
         sent = _sent(program, computation, instruction)
         for kind, channel, size in sent:
-            if channel not in seen:
+            if not channel or channel not in seen:
                 moved[kind] += times * size
         seen |= {channel for _, channel, _ in sent}
     return Costs(flops, traffic, dict(moved), dict(cycles), dict(kernels))
@@ -162,7 +162,11 @@ def _number(parameter: Instruction) -> int:
 
 
 def _sent(program: Program, computation: Computation, instruction: Instruction) -> list[tuple[str, str, int]]:
-    """(kind, channel, bytes a chip sends) of the collectives of an instruction; the parts of one have one channel."""
+    """(kind, channel, bytes a chip sends) of the collectives of an instruction.
+
+    Those inside fusions are parts of one where they have one channel. Others have "", since they may share one and are
+    not the same: in a `shard_map` all have channel 1.
+    """
     inner = program.fused(instruction)
     place = inner or computation
     found = []
@@ -170,8 +174,8 @@ def _sent(program: Program, computation: Computation, instruction: Instruction) 
         kind = each.opcode.removesuffix("-start")
         if kind in COLLECTIVES:
             size = sum(value.bytes for name in each.operands for value in place.instructions[name].result)
-            channel = re.search(r"channel_id=(\d+)", each.rest)
-            found.append((kind, channel[1] if channel else each.name, round(size * _hops(kind, _group(program, each)))))
+            channel = re.search(r"channel_id=\d+", each.rest) if inner else None
+            found.append((kind, channel[0] if channel else "", round(size * _hops(kind, _group(program, each)))))
     return found
 
 

@@ -105,8 +105,12 @@ def test_a_fusion_reads_slices_and_writes_updates():
 )
 def test_what_a_chip_sends(line, sent):
     x = "%x = f32[256]{0} parameter(0)"
-    found, *_ = program(x, f"%y = f32[256]{{0}} {line}", f"ROOT %z = f32[256]{{0}} {line}")
-    assert costs(found).collectives == sent, "two parts of one channel count once"
+    twice, *_ = program(x, f"%y = f32[256]{{0}} {line}", f"ROOT %z = f32[256]{{0}} {line}")
+    assert costs(twice).collectives == {kind: 2 * size for kind, size in sent.items()}
+    fusion = "f32[256]{0} fusion(%x), kind=kCustom, calls=%inner"
+    part = f"ROOT %c = f32[256]{{0}} {line}".replace("%x", "%p")
+    shared, *_ = program(x, f"%y = {fusion}", f"ROOT %z = {fusion}", fused=("%p = f32[256]{0} parameter(0)", part))
+    assert costs(shared).collectives == sent, "two parts of one channel count once"
 
 
 def test_groups_in_unknown_words_are_refused():
