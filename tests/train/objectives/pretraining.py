@@ -11,6 +11,7 @@ from scipy.special import erf
 from jaxret.nn.config import EncoderConfig
 from jaxret.nn.heads import LMHeadConfig
 from jaxret.nn.retriever import RetrieverConfig
+from jaxret.runtime.layouts import save_pretrained
 from jaxret.train.objective import objective_of
 from jaxret.train.objectives.predicted import states
 
@@ -51,6 +52,12 @@ def bert(model, *heads, **changes):
     encoder = dataclasses.replace(BERT, vocab_size=model.config.encoder.vocab_size, **changes)
     lm_head = LMHeadConfig() if "lexical" in heads else None
     return dataclasses.replace(model, config=RetrieverConfig(encoder, heads=heads or ("dense",), lm_head=lm_head))
+
+
+def speaker(model, random_params, folder):
+    """Where a language model is saved, which is a teacher and a decoder."""
+    found = bert(model, "lexical", width=8)
+    return str(save_pretrained(folder, found, random_params(found.abstract_params(), 7)))
 
 
 def filled(model, objective, random_params, seed=0):

@@ -1,6 +1,5 @@
-"""Losses of a cross-encoder against plain loops over its scores of single pairs; the same on any mesh."""
+"""Losses of a cross-encoder against plain loops over its scores of single pairs."""
 
-import dataclasses
 from functools import partial
 
 import jax
@@ -8,26 +7,18 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxret.data.pairs import PairConfig, padded_types, pair_rows
-from jaxret.data.text import padded
-from jaxret.nn.config import EncoderConfig
-from jaxret.nn.cross_encoder import CrossEncoderConfig, ScoreHeadConfig
 from jaxret.ops.distillation import kl_divergence, margin_mse
 from jaxret.ops.ranking import lambda_loss, list_mle, ranknet
 from jaxret.ops.relevance import binary_cross_entropy, score_mse, softmax_cross_entropy
-from jaxret.runtime.cross_encoder import CrossEncoderModel
-from jaxret.runtime.mesh import batch_sharding, device_mesh
 from jaxret.train.objectives.cross_encoder import by_labels, by_teacher, cross_encoder, pair_scores
+from tests.train.objectives import pairs
 
-B, N, LENGTH = 8, 3, 24
-TEXTS = ["the cat sleeps", "an owl", "by the river", "under a tree, alone", "bread and rain"]
+N = 3
 
 
 @pytest.fixture(scope="module")
 def model(tokenizer):
-    sizes = EncoderConfig(tokenizer.size, width=16, num_layers=1, num_heads=2, mlp_width=12, num_types=2, dropout=0.1)
-    config = CrossEncoderConfig(sizes, ScoreHeadConfig(pooling="mean", dropout=0.2))
-    return CrossEncoderModel(config, PairConfig(LENGTH), tokenizer)
+    return pairs.scorer(tokenizer)
 
 
 @pytest.fixture(scope="module")
@@ -37,23 +28,7 @@ def params(model, random_params):
 
 @pytest.fixture(scope="module")
 def batch(model):
-    """Query 2 has a copy of its positive among its negatives, query 5 another relevant text."""
-    random = np.random.default_rng(0)
-    queries = [TEXTS[n % 5] for n in range(B) for _ in range(N)]
-    rows = pair_rows(model.tokenizer, model.text, queries, [TEXTS[n] for n in random.integers(0, 5, B * N)])
-    keys = np.arange(B * N, dtype=np.int32).reshape(B, N)
-    keys[2, 1] = keys[2, 0]
-    positives = np.full((B, 2), -1, np.int32)
-    positives[:, 0] = keys[:, 0]
-    positives[5, 1] = keys[5, 2]
-    arrays = {
-        "pair": padded([row.ids for row in rows], LENGTH).reshape(B, N, LENGTH),
-        "pair_types": padded_types(rows, LENGTH).reshape(B, N, LENGTH),
-        "passage_key": keys,
-        "positive_keys": positives,
-        "teacher_scores": random.normal(size=(B, N)).astype(np.float32) * 3,
-    }
-    return {name: jnp.asarray(array) for name, array in arrays.items()}
+    return {name: jnp.asarray(array) for name, array in pairs.batch(model, N).items()}
 
 
 @pytest.fixture(scope="module")
@@ -88,7 +63,7 @@ LABELLED = {
 @pytest.mark.parametrize("loss", LABELLED, ids=lambda loss: loss.__name__)
 def test_losses_by_labels(scores, batch, loss):
     found, metrics = by_labels(jnp.asarray(scores), batch, loss=loss)
-    rows = [scores[i, kept(i)] for i in range(B)]
+    rows = [scores[i, kept(i)] for i in range(pairs.B)]
     np.testing.assert_allclose(found, np.mean([LABELLED[loss](row.astype(np.float64)) for row in rows]), rtol=1e-5)
     np.testing.assert_allclose(metrics["accuracy"], np.mean([np.argmax(row) == 0 for row in rows]))
 
@@ -126,47 +101,15 @@ def test_parts_add_up_and_dropout_depends_on_the_key(model, params, batch, score
     assert np.abs(np.asarray(jax.jit(partial(pair_scores, model))(params, bare)) - scores).max() > 1e-3
 
 
-@pytest.fixture(scope="module")
-def descent(model):
-    """The loss by labels and its gradient."""
+def test_every_parameter_learns_and_the_loss_falls(model, params, batch):
+    @jax.jit
+    @jax.value_and_grad
+    def descent(params):
+        # Of the pairs, each for itself: what a list is compared by does not change with the last bias.
+        return by_labels(pair_scores(model, params, batch), batch, loss=binary_cross_entropy)[0]
 
-    def loss(params, batch):
-        return by_labels(pair_scores(model, params, batch), batch)[0]
-
-    return jax.jit(jax.value_and_grad(loss))
-
-
-@pytest.fixture(scope="module")
-def single(descent, params, batch):
-    """Both on one device."""
-    return jax.device_get(descent(params, batch))
-
-
-@pytest.mark.parametrize("shape", [(8, 1, 1), (2, 2, 2)])
-def test_the_same_on_any_mesh(descent, single, model, params, batch, shape):
-    mesh = device_mesh(shape)
-    placed = jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), params, model.abstract_params(mesh))
-    rows = {name: jax.device_put(x, batch_sharding(mesh)) for name, x in batch.items()}
-    value, gradient = descent(placed, rows)
-    np.testing.assert_allclose(value, single[0], rtol=1e-5)
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), gradient, single[1])
-
-
-def test_every_parameter_learns_and_the_loss_falls(descent, single, params, batch):
-    assert all(np.any(x) for x in jax.tree.leaves(single[1]))
+    loss, gradient = descent(params)
+    assert all(np.any(x) for x in jax.tree.leaves(gradient))
     for _ in range(20):
-        params = jax.tree.map(lambda x, slope: x - 0.1 * slope, params, descent(params, batch)[1])
-    assert descent(params, batch)[0] < single[0] - 0.02
-
-
-@pytest.mark.parametrize("rows", [1, 5])
-def test_chunks_of_pairs_give_the_same_gradient(model, params, batch, rows):
-    def valued(model):
-        def loss(params):
-            return cross_encoder(model, params, {}, batch, jax.random.key(1), parts=[by_labels])[0]
-
-        return jax.jit(jax.value_and_grad(loss))(params)
-
-    expected, found = valued(model), valued(dataclasses.replace(model, chunk_rows=rows))
-    largest = max(np.abs(x).max() for x in jax.tree.leaves(expected))
-    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=0, atol=1e-5 * largest), found, expected)
+        params = jax.tree.map(lambda x, slope: x - 0.1 * slope, params, descent(params)[1])
+    assert descent(params)[0] < loss - 0.02

@@ -1,105 +1,126 @@
-"""Plain, in chunks, in tiles, on any mesh: one loss, one gradient, one state, with dropout on and uneven chunks."""
+"""Plain, in chunks, in tiles, on any mesh, by two processes, resumed elsewhere: one loss, one gradient, one state.
 
-import dataclasses
+With dropout on, uneven chunks, and every objective.
+"""
+
 import functools
+import json
+import os
+import pickle
+import subprocess
+import sys
+from contextlib import closing
 
 import jax
 import numpy as np
-import optax
 import pytest
 
-from jaxret.runtime.mesh import device_mesh
-from jaxret.train.objective import objective_of
-from jaxret.train.objectives.contrastive import contrast, improved_contrast
-from jaxret.train.objectives.distillation import distill, distill_ranked, self_distill
-from jaxret.train.objectives.memory import remembering
-from jaxret.train.objectives.regularized import at_sizes, labelled_pairs, sparsity
-from jaxret.train.objectives.represented import objective_over
-from jaxret.train.objectives.tiled import tiled_contrast
-from jaxret.train.program import global_batch, step_program
-from jaxret.train.start import begun
+from jaxret.runtime.checkpoints import Checkpoints
+from jaxret.train.saving import save, starting_state
+from tests.train.objectives import pretraining as tiny
+from tests.train.objectives.cases import CASES, CHUNK_ROWS, PLAIN
+from tests.train.objectives.steps import assert_same, beginning, named, placed, program, stepped
+from tests.train.test_loop import free_port
 
-B, N, SEED = 16, 3, 3
-EVEN = dict.fromkeys(("dense", "lexical", "multi_vector"), 1.0)
-HALF = dict.fromkeys(EVEN, 0.5)
-KEPT = optax.trace(0.0)  # its state is the last gradient
-ONE = (1, 1, 1)
+LARGE = ("comparisons", "tiled", "memory")
 
 
-def every_comparison(contrasting):
-    """All comparisons at once: a wrong gradient of one is a wrong gradient of the sum."""
-    knobs = {"temperature": HALF, "weight": EVEN}
-    ours = functools.partial(contrasting, **knobs)
-    dense = functools.partial(contrast, temperature={"dense": 0.5}, weight={"dense": 1.0})
-    found = [
-        ours,
-        functools.partial(improved_contrast, alpha=0.7, beta=0.5, gamma=0.3, **knobs),
-        functools.partial(distill, weight=EVEN),
-        functools.partial(distill_ranked, **knobs),
-        functools.partial(self_distill, temperature=0.5, ensemble=EVEN, weight=EVEN),
-        functools.partial(sparsity, query_flops=0.1, passage_flops=0.2, query_norm=0.3, passage_norm=0.4),
-        functools.partial(at_sizes, comparison=dense, sizes=(4, 2)),
-        functools.partial(labelled_pairs, temperature=0.5, miner_epsilon=None),
-    ]
-    return objective_over(found, weight=[1.0 + number for number in range(len(found))])
+class Steps:
+    """The cases, their first states, and programs, each made once."""
 
+    def __init__(self, model, speaker, random_params):
+        self._made = model, speaker
+        self.case = functools.cache(lambda name: CASES[name](model, speaker))
+        self.beginning = functools.cache(lambda name: beginning(self.case(name), random_params))
+        self.program = functools.cache(lambda name, shape: program(self.case(name), shape, CHUNK_ROWS))
+        self.expected = functools.cache(self._expected)
 
-OBJECTIVES = {
-    "comparisons": every_comparison(contrast),
-    "tiled": every_comparison(functools.partial(tiled_contrast, columns=4)),
-    "memory": remembering(size=16, temperature=0.5, languages=2, momentum=0.9),
-}
-PLAIN = {"tiled": "comparisons"}  # whose numbers they must be, where not their own
+    def _expected(self, name):
+        """What the plain steps find on one device."""
+        case = PLAIN.get(name, CASES[name])(*self._made)
+        return self._found(name, case, program(case))
+
+    def found(self, name, shape):
+        """What the steps find in chunks on a mesh."""
+        return self._found(name, self.case(name), self.program(name, shape))
+
+    def _found(self, name, case, program):
+        return named(program, *stepped(program, placed(self.beginning(name), program.abstract), case.batches))
 
 
 @pytest.fixture(scope="module")
-def batch(model):
-    random = np.random.default_rng(0)
-    query = random.integers(7, model.tokenizer.size, (B, 6)).astype(np.int32)
-    passage = random.integers(7, model.tokenizer.size, (B, N, 9)).astype(np.int32)
-    query[:5, 4:], passage[3:9, 1, 5:] = -1, -1
-    passage[7, 0], passage[11, 2] = passage[2, 0], passage[5, 0]
-    keys = np.arange(B * N, dtype=np.int32).reshape(B, N)
-    keys[7, 0], keys[11, 2] = keys[2, 0], keys[5, 0]  # copies, which are nobody's negatives
-    found = {"query": query, "passage": passage, "passage_key": keys, "positive_keys": keys[:, :1]}
-    scores = random.normal(size=(B, N)).astype(np.float32)
-    return found | {"language": np.arange(B, dtype=np.int32) % 2, "teacher_scores": scores}
-
-
-@pytest.fixture(scope="module")
-def stepped(model, batch, random_params):
-    """Metrics, gradient and state after a step."""
-    encoder = dataclasses.replace(model.config.encoder, dropout=0.3)
-    dropping = dataclasses.replace(model, config=dataclasses.replace(model.config, encoder=encoder))
-
-    @functools.cache
-    def found(name, rows, shape):
-        chunked, whole = dataclasses.replace(dropping, chunk_rows=rows), objective_of(OBJECTIVES[name])
-        mesh = device_mesh(shape, jax.devices()[: np.prod(shape)])
-        step, abstract = step_program(chunked, whole, KEPT, SEED, mesh)
-        first = jax.tree.map(np.asarray, begun(chunked, whole, KEPT, 0, random_params(model.abstract_params())))
-        before = jax.device_put(first, jax.tree.map(lambda x: x.sharding, abstract))
-        after, metrics = step(before, global_batch(batch, mesh))
-        return metrics, after.optimizer.trace, after.objective
-
+def folder(model, random_params, tmp_path_factory):
+    """With the description of the model, and a language model."""
+    found = tmp_path_factory.mktemp("equality")
+    model.save_description(found)
+    tiny.speaker(model, random_params, found / "speaker")
     return found
 
 
+@pytest.fixture(scope="module")
+def steps(folder, model, random_params):
+    return Steps(model, str(folder / "speaker"), random_params)
+
+
+def marked(name, shape):
+    return pytest.param(name, shape, marks=pytest.mark.slow if name in LARGE else ())
+
+
+@pytest.mark.parametrize(("name", "shape"), [marked(name, shape) for name in CASES for shape in ((8, 1, 1), (1, 4, 2))])
+def test_chunks_tiles_and_meshes_change_nothing(steps, name, shape):
+    """On 2x2x2 the two processes run."""
+    assert_same(steps.found(name, shape), steps.expected(name), steps.case(name).tolerance)
+
+
+def started(root, folder, number, address):
+    """One of two processes with four devices."""
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=4"
+    settings = {"coordinator_address": address, "num_processes": 2, "process_id": number}
+    with (folder / f"{number}.log").open("w") as log:
+        return subprocess.Popen(
+            [
+                sys.executable,
+                root / "tests/train/objectives/two_processes.py",
+                json.dumps({"folder": str(folder), "shape": (2, 2, 2), "distributed": settings}),
+            ],
+            env=os.environ | {"XLA_FLAGS": flags, "PYTHONPATH": str(root)},
+            stdout=log,
+            stderr=subprocess.STDOUT,
+        )
+
+
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    ("name", "shape"),
-    [
-        *(("comparisons", shape) for shape in [(8, 1, 1), (2, 2, 2), (1, 4, 2)]),
-        ("tiled", (2, 2, 2)),
-        ("memory", (8, 1, 1)),
-        ("memory", (2, 2, 2)),
-    ],
-)
-def test_chunks_tiles_and_meshes_change_nothing(stepped, name, shape):
-    expected, found = stepped(PLAIN.get(name, name), 0, ONE), stepped(name, 3, shape)
-    for metric in expected[0].keys() & found[0].keys():
-        np.testing.assert_allclose(found[0][metric], expected[0][metric], rtol=1e-5, atol=1e-5, err_msg=metric)
-    assert "loss" in found[0] and "gradient_norm" in found[0]
-    for ours, theirs in zip(found[1:], expected[1:], strict=True):
-        close = 1e-5 * max((np.abs(x).max() for x in jax.tree.leaves(theirs)), default=0)
-        jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=0, atol=close), ours, theirs)
+def test_two_processes_change_nothing(steps, root, folder):
+    (folder / "begun.pickle").write_bytes(pickle.dumps({name: steps.beginning(name) for name in CASES}))
+    address = f"localhost:{free_port()}"
+    processes = [started(root, folder, number, address) for number in range(2)]
+    try:
+        for name in CASES:
+            steps.expected(name)
+        for number, process in enumerate(processes):
+            assert process.wait(timeout=600) == 0, (folder / f"{number}.log").read_text()
+    finally:
+        for process in processes:
+            process.kill()
+            process.wait()
+    for number in range(2):
+        with np.load(folder / f"{number}.npz") as arrays:
+            for name in CASES:
+                found = {
+                    place.removeprefix(f"{name}/"): x for place, x in arrays.items() if place.startswith(f"{name}/")
+                }
+                assert_same(found, steps.expected(name), steps.case(name).tolerance)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["memory", "context"])
+def test_a_step_on_another_mesh_goes_on_from_what_was_saved(steps, name, tmp_path):
+    """With memories, running statistics, turns of the sides and an average of the parameters."""
+    case, before = steps.case(name), steps.program(name, (8, 1, 1))
+    after = steps.program(name, (1, 4, 2))
+    state, metrics = stepped(before, placed(steps.beginning(name), before.abstract), case.batches[:1])
+    with closing(Checkpoints(tmp_path)) as checkpoints:
+        save(checkpoints, 1, state)
+        state = starting_state(checkpoints, 1, lambda: pytest.fail("it starts anew"), after.abstract)
+    state, more = stepped(after, state, case.batches[1:])
+    assert_same(named(after, state, jax.device_get([*metrics, *more])), steps.expected(name), case.tolerance)
