@@ -34,7 +34,7 @@ def test_steps_that_are_resumed_are_those_of_one_run(model, tmp_path):
     optimizer = adamw(STEPS, learning_rate=0.01)
     step, abstract = step_program(bert, objective, optimizer, SEED, mesh)
     batches = [global_batch(batch(bert, number), mesh) for number in range(STEPS)]
-    program = step.lower(abstract, batches[0]).compile(tiny.QUICKLY)
+    program = step.lower(abstract, batches[0]).compile()
     first = functools.partial(first_state, Description(bert), objective, optimizer, SEED, abstract)
 
     def run(folder, state, numbers):
