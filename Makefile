@@ -42,7 +42,7 @@ $(VENV)/weights: $(VENV)/installed
 	touch $@
 
 test: $(VENV)/weights
-	$(BIN)/pytest -n 2 --dist loadfile
+	$(BIN)/pytest -n 2 --dist worksteal
 
 lint: setup
 	$(BIN)/ruff check .
@@ -79,7 +79,7 @@ PIP := bin/pip install --quiet --disable-pip-version-check
 	touch $@
 
 parity: .venv-st/installed .venv-pylate/installed
-	.venv-st/bin/python -m pytest tests/parity -n 2 --dist loadfile --parity reference
+	.venv-st/bin/python -m pytest tests/parity -n 2 --dist worksteal --parity reference
 	.venv-pylate/bin/python -m pytest tests/parity --parity pylate
 
 .venv-ranx/installed: benchmarks/requirements-ranx.txt

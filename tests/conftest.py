@@ -4,6 +4,8 @@
 
 import json
 import os
+import shutil
+import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
 # Most of a test's time is compilation, of programs that run once.
@@ -15,6 +17,10 @@ FLAGS = (
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["JAXRET_CACHE"] = ""  # what an earlier run compiled must not help a test
+# What one test or process has compiled, another need not: a cache for this run, its workers and their children.
+FIRST = "JAX_COMPILATION_CACHE_DIR" not in os.environ
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="jaxret-tests-"))
+os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 from jaxtyping import install_import_hook
 
@@ -47,6 +53,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Other suites in other environments: `make tpu` gives --tpu (libtpu), `make parity` --parity (torch)."""
     parser.addoption("--tpu", action="store_true", help="collect tests/tpu")
     parser.addoption("--parity", choices=tuple(LIVE), help="collect the live comparisons of that environment alone")
+
+
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """Drops the cache where it was made."""
+    if FIRST:
+        shutil.rmtree(os.environ["JAX_COMPILATION_CACHE_DIR"], ignore_errors=True)
 
 
 def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:

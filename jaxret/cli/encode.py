@@ -9,25 +9,37 @@ from typing import Annotated, Any
 import typer
 
 from jaxret.cli.options import Data, DryRun, MeshShape, Model, Step, parsed_mesh_shape
+from jaxret.errors import InputError
 
 
 def encode(
     model: Model,
     data: Data,
-    output: Annotated[Path, typer.Option("--output", help="The folder of the store.")],
+    output: Annotated[str, typer.Option("--output", help="The folder of the store, or gs://bucket/folder.")],
+    dtype: Annotated[str, typer.Option("--dtype", help="float32, bfloat16 or int8 with scales.")] = "float32",
+    shard_documents: Annotated[
+        int, typer.Option("--shard_documents", help="Documents of a shard, which is in memory at a time.")
+    ] = 8192,
     step: Step = None,
     mesh_shape: MeshShape = "-1,1,1",
     dry_run: DryRun = False,
 ) -> None:
-    """Encodes a corpus once into shards of vectors; a killed run continues where it stopped."""
-    from jaxret.data.beir import read_corpus
+    """Encodes a corpus once into shards of vectors; a killed run continues where it stopped.
 
+    Of several processes, as `jax.distributed` finds them, each encodes its share on its own devices.
+    """
+    from jaxret.data.beir import read_corpus
+    from jaxret.search.dtypes import check_dtype
+
+    check_dtype(dtype)
+    if shard_documents < 1:
+        raise InputError("--shard_documents", f"{shard_documents} is less than 1", "Give 1 or more.")
     corpus = read_corpus(data)
     encoder, step = text_encoder(model, step, mesh_shape)
     if dry_run:
         print(f"would encode {len(corpus)} documents of {data} with {named(model, step)} into {output}")
         return
-    encode_into(encoder, corpus, output)
+    encode_into(encoder, corpus, output, dtype, shard_documents)
     print(f"{output}: {len(corpus)} documents, {named(model, step)}")
 
 
@@ -69,10 +81,12 @@ def named(model: Path, step: int | None) -> str:
     return str(model) if step is None else f"step {step} of {model}"
 
 
-def encode_into(encoder: Any, corpus: Any, store: Path) -> None:
+def encode_into(
+    encoder: Any, corpus: Any, store: str | Path, dtype: str = "float32", shard_documents: int | None = None
+) -> None:
     """Encodes with a progress bar."""
     from jaxret.cli.progress import progress
     from jaxret.search.corpus import encode_corpus
 
     with progress(f"encode into {store}", len(corpus)) as advance:
-        encode_corpus(encoder, corpus, store, advance)
+        encode_corpus(encoder, corpus, store, advance, dtype, shard_documents)

@@ -12,6 +12,8 @@ from jaxret.errors import InputError
 
 if TYPE_CHECKING:
     from jaxret.search.runs import Run
+    from jaxret.search.store import StoredVectors
+    from jaxret.search.vectors import Vectors
 
 MEASURES = "ndcg@10,mrr@10,R@1,R@3,R@5,R@10,R@100,map@100"
 Systems = Annotated[
@@ -89,12 +91,14 @@ def _searched(model, step, mesh_shape, corpus, store, ids, texts, modes, k) -> t
     from jaxret.search.corpus import encoded_now, open_store
 
     encoder, step = text_encoder(model, step, mesh_shape)
+    found: Vectors | StoredVectors
     if store is None:
         with progress("encode", len(corpus)) as advance:
-            documents = encoded_now(encoder, corpus, advance)
+            names, found = encoded_now(encoder, corpus, advance)
     else:
-        documents = open_store(store, encoder, corpus)
-    runs = model_runs(encoder, documents, ids, texts, modes, k, lambda mode: progress(mode, len(ids)))
+        found = open_store(store, encoder, corpus)
+        names = found.ids
+    runs = model_runs(encoder, (names, found), ids, texts, modes, k, lambda mode: progress(mode, len(corpus)))
     return runs, {"model": str(model), "step": step, "text": encoder.model.text.to_dict(), **machine(encoder.mesh)}
 
 

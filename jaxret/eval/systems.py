@@ -13,6 +13,7 @@ from jaxret.search.corpus import passage_texts, store_ids
 from jaxret.search.encode import TextEncoder
 from jaxret.search.exact import ExactSearch
 from jaxret.search.runs import Run
+from jaxret.search.store import StoredVectors
 from jaxret.search.vectors import Vectors
 
 MODES = ("dense", "lexical", "multi_vector")
@@ -45,7 +46,7 @@ def bm25_run(corpus: Corpus, language: str, ids: Sequence[str], texts: Sequence[
 
 def model_runs(
     encoder: TextEncoder,
-    documents: tuple[list[str], Vectors],
+    documents: tuple[list[str], Vectors | StoredVectors],
     ids: Sequence[str],
     texts: Sequence[str],
     modes: Sequence[str],
@@ -60,7 +61,7 @@ def model_runs(
       ids, texts: the queries.
       modes: "dense", "lexical", "multi_vector".
       k: results a query.
-      progress: given a mode, the context of a function that hears how many more queries are done.
+      progress: given a mode, the context of a function that hears how many more documents are scored.
     """
     document_ids, vectors = documents
     queries = encoder.queries(list(texts))

@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int
@@ -31,29 +29,25 @@ def merged(parts: TopK, k: int) -> TopK:
     return TopK(_one_zero(-scores[:, :k]), positions[:, :k])
 
 
-def scanned_top_k(
-    score: Callable[[Any, Any], Float[Array, "b c"]], queries: Any, blocks: Any, positions: Int[Array, "n c"], k: int
-) -> TopK:
-    """A running top-k over blocks of documents; memory is bounded by one block's scores.
+def with_block(best: TopK, scores: Float[Array, "b c"], positions: Int[Array, " c"]) -> TopK:
+    """The best k so far after one more block of documents.
 
     Args:
-      score: `(queries, block) -> [b c]`.
-      queries: passed to `score` as it is.
-      blocks: a pytree of `n` blocks on the leading axis.
-      positions: of each block's documents, ascending within a block; EMPTY marks padding.
-      k: results a query.
+      best: `[b k]`, best first.
+      scores: of the block's documents.
+      positions: of the same, ascending; EMPTY marks padding.
     """
+    k = best.scores.shape[1]
+    scores = jnp.where((positions == EMPTY)[None, :], -jnp.inf, _one_zero(scores))
 
-    def step(best: TopK, block: tuple[Any, Int[Array, " c"]]) -> tuple[TopK, None]:
-        documents, places = block
-        scores = jnp.where((places == EMPTY)[None, :], -jnp.inf, _one_zero(score(queries, documents)))
+    def selected(best: TopK) -> TopK:
         top, index = lax.top_k(scores, min(k, scores.shape[1]))
-        found = TopK(top, jnp.where(top == -jnp.inf, EMPTY, jnp.take(places, index)))
-        return merged(TopK(*(jnp.concatenate(pair, axis=1) for pair in zip(best, found, strict=True))), k), None
+        found = TopK(top, jnp.where(top == -jnp.inf, EMPTY, jnp.take(positions, index)))
+        return merged(TopK(*(jnp.concatenate(pair, axis=1) for pair in zip(best, found, strict=True))), k)
 
-    num_queries = jax.tree.leaves(queries)[0].shape[0]
-    best, _ = lax.scan(step, empty_top_k(num_queries, k), (blocks, positions))
-    return best
+    # Late in a search most blocks hold nothing for any query of the batch.
+    enters = jnp.any(jnp.max(scores, axis=1) >= best.scores[:, -1])
+    return lax.cond(enters, selected, lambda best: best, best)
 
 
 def _one_zero(scores: Float[Array, "b c"]) -> Float[Array, "b c"]:

@@ -5,23 +5,32 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
-import shutil
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from jaxret.data.corpus import Corpus
 from jaxret.data.mapped_texts import LazyTexts
 from jaxret.data.stored_corpus import SortedIds
 from jaxret.data.text import passage_text
 from jaxret.errors import InputError
-from jaxret.files import read_json, write_json
 from jaxret.search.cross_encoder import CrossEncoder
+from jaxret.search.dtypes import check_dtype, stored_as
 from jaxret.search.encode import TextEncoder
-from jaxret.search.store import MANIFEST, read_manifest, read_vectors, seal, shard_bounds, shard_folder, write_shard
+from jaxret.search.folder import Folder
+from jaxret.search.store import (
+    MANIFEST,
+    SHARD_DOCUMENTS,
+    StoredVectors,
+    has_shard,
+    seal,
+    shard_bounds,
+    write_shard,
+)
 from jaxret.search.vectors import Vectors
 
 CLAIM = "claim.json"
@@ -73,41 +82,62 @@ def identity(encoder: TextEncoder, corpus: Corpus) -> dict[str, Any]:
 
 
 def encode_corpus(
-    encoder: TextEncoder, corpus: Corpus, store: str | Path, progress: Callable[[int], None] | None = None
-) -> Path:
+    encoder: TextEncoder,
+    corpus: Corpus,
+    store: str | Path,
+    progress: Callable[[int], None] | None = None,
+    dtype: str = "float32",
+    shard_documents: int | None = None,
+) -> str:
     """Encodes the corpus into `store`; finished shards are kept, so a killed run continues.
 
+    Of several processes each encodes every so many-th shard, on a mesh of its own devices; all of them make this call.
+
+    Args:
+      encoder: the model.
+      corpus: the documents.
+      store: a folder, or a bucket's URL.
+      progress: hears how many more documents are there.
+      dtype: of dense vectors and tokens: "float32", "bfloat16" or "int8".
+      shard_documents: how many are in memory at a time; 8192 by default.
+
     Raises:
-      InputError: the store was begun with another model or another corpus.
+      InputError: the store was begun with another model, corpus or dtype.
     """
-    store, claim = Path(store), identity(encoder, corpus)
-    if (store / CLAIM).exists():
-        check_identity(store / CLAIM, read_json(store / CLAIM), claim)
-    else:
-        write_json(store / CLAIM, claim)
-    for leftover in store.glob(".shard-*"):
-        shutil.rmtree(leftover)
-    texts = passage_texts(corpus, encoder.model.text.title_separator)
-    for number, (start, stop) in enumerate(shard_bounds(len(texts))):
-        if shard_folder(store, number).exists():
-            if progress:
-                progress(stop - start)
-        else:
-            write_shard(store, number, encoder.passages(texts[start:stop], progress))
-    if not (store / MANIFEST).exists():
-        seal(store, store_ids(corpus), claim)
-    return store
+    check_dtype(dtype)
+    shard_documents = shard_documents or SHARD_DOCUMENTS
+    folder, process, processes = Folder(store), jax.process_index(), jax.process_count()
+    claim = identity(encoder, corpus) | {"dtype": dtype, "shard_documents": shard_documents}
+    if folder.read(CLAIM) is not None:
+        check_identity(folder.path(CLAIM), folder.read_json(CLAIM), claim)
+    elif process == 0:
+        folder.write_json(CLAIM, claim)
+    texts, ids = passage_texts(corpus, encoder.model.text.title_separator), store_ids(corpus)
+    bounds = list(shard_bounds(len(texts), shard_documents))
+    for number, (start, stop) in list(enumerate(bounds))[process::processes]:
+        if not has_shard(folder, number):
+            vectors = encoder.passages(texts[start:stop], progress)
+            write_shard(folder, number, ids[start:stop], stored_as(vectors, dtype))
+        elif progress:
+            progress(stop - start)
+    if processes > 1:
+        multihost_utils.sync_global_devices("every shard is written")
+    if process == 0 and folder.read(MANIFEST) is None:
+        seal(folder, len(bounds), claim)
+    if processes > 1:
+        multihost_utils.sync_global_devices("the store is complete")
+    return folder.place
 
 
-def open_store(store: str | Path, encoder: TextEncoder, corpus: Corpus | None = None) -> tuple[list[str], Vectors]:
-    """Ids and vectors of a store, after making sure that this model made it, and of this corpus where one is given."""
+def open_store(store: str | Path, encoder: TextEncoder, corpus: Corpus | None = None) -> StoredVectors:
+    """A store, after making sure that this model made it, and of this corpus where one is given."""
     wanted = {"model": model_fingerprint(encoder)} if corpus is None else identity(encoder, corpus)
-    check_identity(Path(store) / MANIFEST, read_manifest(store), wanted)
-    ids, vectors, _ = read_vectors(store)
-    return ids, vectors
+    opened = StoredVectors(store)
+    check_identity(f"{opened.place}/{MANIFEST}", opened.manifest, wanted)
+    return opened
 
 
-def check_identity(place: Path, found: dict[str, Any], wanted: dict[str, Any]) -> None:
+def check_identity(place: str, found: dict[str, Any], wanted: dict[str, Any]) -> None:
     """Raises InputError where a store's facts differ from those wanted."""
     different = [name for name, value in wanted.items() if found.get(name) != value]
     if different:

@@ -9,12 +9,13 @@ import numpy as np
 
 from jaxret.errors import InputError
 from jaxret.search.analyzers import analyzer, matched_spans
+from jaxret.search.blocks import MODES as EXACT
 from jaxret.search.corpus import open_store
 from jaxret.search.encode import TextEncoder
-from jaxret.search.exact import SCORES, ExactSearch
+from jaxret.search.exact import ExactSearch
 from jaxret.search.index import Document, Index
 
-MODES = (*SCORES, "bm25")
+MODES = (*EXACT, "bm25")
 
 
 @dataclass(frozen=True)
@@ -49,8 +50,8 @@ class Engine:
         elif encoder is None:
             raise InputError("--mode", f"{mode} needs the model that made the index", "Give its encoder, or use bm25.")
         else:
-            _, vectors = open_store(index.vectors, encoder)
-            search = ExactSearch(mode, vectors, encoder.mesh, k, encoder.model.config.encoder.vocab_size)
+            stored = open_store(index.vectors, encoder)
+            search = ExactSearch(mode, stored, encoder.mesh, k, encoder.model.config.encoder.vocab_size)
             self._ranked = lambda questions: search(encoder.queries(questions))
 
     def __call__(self, question: str) -> list[Hit]:

@@ -1,201 +1,200 @@
-"""Exact search: a corpus in blocks over the mesh, scored block by block with a running top-k.
+"""Exact search: a corpus goes over the devices in blocks, each scored while the next is read, with a running top-k.
 
-The blocks have the same shapes whatever the number of devices, and ties go by position, so 1 and 8 devices give
-the same positions and the same scores to the last bit.
+A document's score has the same bits on any number of devices, in any batch of queries, from memory or from a store:
+see `search.blocks`. Ties go by position, so the results are the same too.
 """
 
 from __future__ import annotations
 
+import os
+import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Bool, Float, Int
+from jaxtyping import Array, Float, Int
 
 from jaxret.errors import InputError
-from jaxret.ops.topk import EMPTY, TopK, merged, scanned_top_k
+from jaxret.ops.topk import EMPTY, TopK, empty_top_k, merged, with_block
 from jaxret.runtime.mesh import AXES
-from jaxret.runtime.precision import cast, compute_dtype
-from jaxret.search.lengths import by_bucket
+from jaxret.runtime.precision import compute_dtype
+from jaxret.search.blocks import MODES, SIZES, Group
+from jaxret.search.budget import fits, part_bytes
+from jaxret.search.processes import best_of_processes
+from jaxret.search.query_batches import query_batches
+from jaxret.search.store import StoredVectors
 from jaxret.search.vectors import Vectors
 
-TILE_TOKENS = 1024
-BLOCK_DOCUMENTS = 1024
-QUERY_BATCH = 64
+SPREAD, WHOLE = PartitionSpec(AXES), PartitionSpec()
 
 
-def multi_vector_scores(
-    queries: tuple[Float[Array, "b s k"], Bool[Array, "b s"]], block: tuple[Float[Array, "m n t k"], Bool[Array, " m"]]
-) -> Float[Array, "b c"]:
-    """MaxSim of a query batch against `m` tiles of `n` documents; short documents repeat a token of theirs.
+class Programs(NamedTuple):
+    """What runs on the devices.
 
-    Tiles that hold no document (False in the block's second array) cost nothing.
+    Attributes:
+      empty: `(b) -> [devices b k]`, each device's best so far: none.
+      step: `(best, queries, block, positions) -> best`, a block a device; nothing travels.
+      finish: `(lanes) -> [b k]`, the best of several `[devices b k]`.
     """
-    q, q_mask = queries
-    b, s, k = q.shape
-    tiles, used = block
-    m, n, t, _ = tiles.shape
 
-    def tile_scores(tile: Float[Array, "n t k"]) -> Float[Array, "b n"]:
-        products = lax.dot_general(
-            q.reshape(b * s, k), tile.reshape(n * t, k), (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32
-        )
-        best = jnp.max(products.reshape(b, s, n, t), axis=-1)
-        return jnp.sum(jnp.where(q_mask[:, :, None], best, 0.0), axis=1)
-
-    def one(item: tuple[Float[Array, "n t k"], Bool[Array, ""]]) -> Float[Array, "b n"]:
-        tile, has_documents = item
-        return lax.cond(has_documents, tile_scores, lambda _: jnp.zeros((b, n), jnp.float32), tile)
-
-    return jnp.moveaxis(lax.map(one, (tiles, used)), 0, 1).reshape(b, m * n)
-
-
-def dense_scores(queries: Float[Array, "b e"], documents: Float[Array, "c e"]) -> Float[Array, "b c"]:
-    """Dot products."""
-    return jnp.einsum("be,ce->bc", queries, documents, preferred_element_type=jnp.float32)
-
-
-def lexical_scores(
-    queries: Float[Array, "b v"], documents: tuple[Int[Array, "c m"], Float[Array, "c m"]]
-) -> Float[Array, "b c"]:
-    """Dot products over the vocabulary against documents given as `m` terms and weights; padding has weight 0."""
-    terms, weights = documents
-
-    def one(query: Float[Array, " v"]) -> Float[Array, " c"]:
-        return jnp.sum(jnp.take(query, terms) * weights, axis=1)
-
-    return lax.map(one, queries)
-
-
-SCORES: dict[str, Callable] = {
-    "dense": dense_scores,
-    "lexical": lexical_scores,
-    "multi_vector": multi_vector_scores,
-}
+    empty: Callable[[int], TopK]
+    step: Callable[..., TopK]
+    finish: Callable[[list[TopK]], TopK]
 
 
 @lru_cache(maxsize=16)
-def sharded_top_k(score: Callable, k: int, mesh: Mesh) -> Callable[[Any, Any, Int[Array, "n c"]], TopK]:
-    """A jitted `(queries, blocks, positions) -> TopK`: each device scans its blocks, then the results are merged.
+def programs(score: Callable, k: int, mesh: Mesh) -> Programs:
+    """Compiled once for each shape of queries and of a block; the same arguments give the same functions."""
 
-    The same arguments give the same function, so that searches of blocks of one shape compile once.
-    """
+    def empty(b: int) -> TopK:
+        return TopK(*(jnp.broadcast_to(part, (mesh.size, b, k)) for part in empty_top_k(b, k)))
 
-    def local(queries: Any, blocks: Any, positions: Int[Array, "n c"]) -> TopK:
-        best = scanned_top_k(score, queries, blocks, positions, k)
-        gathered = (jnp.moveaxis(lax.all_gather(part, AXES), 0, 1) for part in best)
-        return merged(TopK(*(part.reshape(part.shape[0], -1) for part in gathered)), k)
+    def step(best: TopK, queries: Any, block: Any, positions: Int[Array, "1 c"]) -> TopK:
+        mine, documents = jax.tree.map(lambda x: x[0], (best, block))
+        return jax.tree.map(lambda x: x[None], with_block(mine, score(queries, documents), positions[0]))
 
-    spread, whole = PartitionSpec(AXES), PartitionSpec()
-    return jax.jit(jax.shard_map(local, mesh=mesh, in_specs=(whole, spread, spread), out_specs=whole, check_vma=False))
+    def finish(lanes: list[TopK]) -> TopK:
+        def side_by_side(*parts: Array) -> Array:
+            gathered = jnp.concatenate([lax.all_gather(part[0], AXES) for part in parts])
+            return jnp.moveaxis(gathered, 0, 1).reshape(gathered.shape[1], -1)
+
+        return merged(jax.tree.map(side_by_side, *lanes), k)
+
+    sharded = partial(jax.shard_map, mesh=mesh, check_vma=False)
+    return Programs(
+        jax.jit(empty, static_argnums=0, out_shardings=NamedSharding(mesh, SPREAD)),
+        jax.jit(sharded(step, in_specs=(SPREAD, WHOLE, SPREAD, SPREAD), out_specs=SPREAD), donate_argnums=0),
+        jax.jit(sharded(finish, in_specs=SPREAD, out_specs=WHOLE)),
+    )
 
 
 class ExactSearch:
-    """One representation of a corpus on the mesh, searched exactly.
+    """One representation of a corpus, searched exactly.
 
     Args:
       mode: "dense", "lexical" or "multi_vector".
-      corpus: the documents' vectors; a document's position is its row.
-      mesh: the devices that share the corpus.
+      corpus: the documents' vectors, in memory or stored; a document's position is its row.
+      mesh: the devices that share the corpus, all of this process.
       k: results a query.
       vocab_size: length of a lexical vector (for "lexical" only).
       dtype: of the vectors in the products; scores are float32 whatever it is.
+      memory_budget_gb: what this process may hold, in GB (10^9 bytes): if the corpus does not fit, each call reads it
+        again in parts that do. None keeps the whole corpus on the devices.
+      share: (number, count): this process scores every count-th part of the corpus, then all of them exchange results,
+        so every process makes the same calls.
 
     Raises:
       InputError: k is larger than the corpus, or the corpus lacks the representation.
     """
 
     def __init__(
-        self, mode: str, corpus: Vectors, mesh: Mesh, k: int, vocab_size: int | None = None, dtype: str = "float32"
+        self,
+        mode: str,
+        corpus: Vectors | StoredVectors,
+        mesh: Mesh,
+        k: int,
+        vocab_size: int | None = None,
+        dtype: str = "float32",
+        memory_budget_gb: float | int | None = None,
+        share: tuple[int, int] = (0, 1),
     ):
-        if mode not in SCORES:
-            raise InputError("mode", f"unknown {mode!r}", f"Choose one of {', '.join(SCORES)}.")
+        if mode not in MODES:
+            raise InputError("mode", f"unknown {mode!r}", f"Choose one of {', '.join(MODES)}.")
         if not 1 <= k <= len(corpus):
             raise InputError("k", f"{k} results of a corpus of {len(corpus)} documents", f"Give 1 to {len(corpus)}.")
-        self.mode, self.k, self._vocab_size = mode, k, vocab_size or 0
-        self._top_k = sharded_top_k(SCORES[mode], k, mesh)
-        self._whole = NamedSharding(mesh, PartitionSpec())
-        spread = NamedSharding(mesh, PartitionSpec(AXES))
-        self._dtype = compute_dtype(dtype)
-        groups = BLOCKS[mode](corpus, mesh.devices.size)
-        self._groups = [jax.device_put(cast(group, self._dtype), spread) for group in groups]
-        self._merge = jax.jit(partial(merged, k=k))
+        corpus.needed(MODES[mode].arrays[0])
+        self.mode, self.k = mode, k
+        self._corpus, self._mesh, self._share, self._vocab_size = corpus, mesh, share, vocab_size or 0
+        self._dtype, self._budget = compute_dtype(dtype), memory_budget_gb
+        self._programs = programs(MODES[mode].score, k, mesh)
+        self._sizes = SIZES[mesh.devices.flat[0].platform]
+        # A lane is a thread that takes a block, moves it and has it scored: one for each core, since the products are
+        # too small to divide; two where blocks are read while others are scored.
+        one_cpu = mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
+        streamed = memory_budget_gb is not None and not fits(memory_budget_gb, corpus.nbytes(MODES[mode].arrays))
+        self._lanes = max(len(os.sched_getaffinity(0)) if one_cpu else 1, 2 if streamed else 1)
+        self._compiling, self._compiled = threading.Lock(), set[Any]()
+        self._held = None if streamed else list(self._groups(None))
 
     def __call__(
         self, queries: Vectors, progress: Callable[[int], None] | None = None
     ) -> tuple[Float[np.ndarray, "q k"], Int[np.ndarray, "q k"]]:
-        """Scores and positions of the best k documents for each query, best first; ties by ascending position."""
-        found: list[list[np.ndarray]] = [[np.zeros((0, self.k), np.float32), np.zeros((0, self.k), np.int32)]]
-        for rows in range(0, len(queries), QUERY_BATCH):
-            count = min(QUERY_BATCH, len(queries) - rows)
-            batch = jax.device_put(cast(self._query_batch(queries, rows, count), self._dtype), self._whole)
-            parts = [self._top_k(batch, *group) for group in self._groups]
-            best = parts[0]
-            for part in parts[1:]:
-                best = self._merge(TopK(*(jnp.concatenate(pair, axis=1) for pair in zip(best, part, strict=True))))
-            found.append([np.asarray(part)[:count] for part in best])
-            if progress:
-                progress(count)
-        scores, positions = zip(*found, strict=True)
-        return np.concatenate(scores), np.concatenate(positions)
+        """Scores and positions of the best k documents for each query, best first; ties by ascending position.
 
-    def _query_batch(self, queries: Vectors, start: int, count: int) -> Any:
-        """One batch of a fixed shape; rows past the last query repeat the first."""
-        rows = np.concatenate([np.arange(start, start + count), np.full(QUERY_BATCH - count, start)])
-        if self.mode == "dense":
-            return queries.needed("dense")[rows]
-        if self.mode == "lexical":
-            dense = np.zeros((QUERY_BATCH, self._vocab_size), np.float32)
-            for place, row in enumerate(rows.tolist()):
-                dense[place, queries.needed("term_ids").row(row)] = queries.needed("term_weights").row(row)
-            return dense
-        lengths = queries.needed("tokens").lengths
-        longest = int(lengths.max())
-        mask = np.arange(longest)[None, :] < lengths[rows][:, None]
-        return queries.needed("tokens").padded(rows, longest), mask
+        Args:
+          queries: their vectors.
+          progress: hears how many more documents are scored, for each portion of queries that is in memory at a time.
+
+        Raises:
+          InputError: the memory budget is too small.
+        """
+        scores, positions = [np.zeros((0, self.k), np.float32)], [np.zeros((0, self.k), np.int32)]
+        for batches, counts in query_batches(self.mode, queries, self._vocab_size):
+            placed = jax.device_put(_cast(batches, self._dtype), NamedSharding(self._mesh, WHOLE))
+            for best, count in zip(self._scanned(placed, progress), counts, strict=True):
+                scores.append(np.asarray(best.scores)[:count])
+                positions.append(np.asarray(best.positions)[:count])
+        found = np.concatenate(scores), np.concatenate(positions)
+        return best_of_processes(*found) if self._share[1] > 1 else found
+
+    def _scanned(self, batches: list[Any], progress: Callable[[int], None] | None) -> Iterator[TopK]:
+        """The best k for each batch of queries, after one walk through the corpus."""
+        groups = iter(self._held if self._held is not None else self._groups(self._part_bytes(batches)))
+        taking = threading.Lock()
+
+        def lane(_: int) -> list[TopK]:
+            best = [self._programs.empty(self._rows(batch)) for batch in batches]
+            while True:
+                with taking:
+                    group = next(groups, None)
+                if group is None:
+                    return best
+                best = [self._step(*each, group) for each in zip(best, batches, strict=True)]
+                jax.block_until_ready(best)
+                if progress:
+                    progress(int(np.count_nonzero(np.asarray(group.positions) != EMPTY)))
+
+        with ThreadPoolExecutor(self._lanes) as pool:
+            lanes = list(pool.map(lane, range(self._lanes)))
+        yield from (self._programs.finish(list(parts)) for parts in zip(*lanes, strict=True))
+
+    def _rows(self, batch: Any) -> int:
+        """How many queries a batch has room for."""
+        return jax.tree.leaves(batch)[0].shape[1 if self.mode == "lexical" else 0]
+
+    def _step(self, best: TopK, queries: Any, group: Group) -> TopK:
+        """One group scored for one batch; lanes that meet a new shape at once compile it once."""
+        shapes = tuple(x.shape for x in jax.tree.leaves((queries, group)))
+        if shapes in self._compiled:
+            return self._programs.step(best, queries, *group)
+        with self._compiling:
+            best = self._programs.step(best, queries, *group)
+            self._compiled.add(shapes)
+        return best
+
+    def _groups(self, limit: int | None) -> Iterator[Group]:
+        """Blocks for all devices at a time, placed on them."""
+        mode, spread = MODES[self.mode], NamedSharding(self._mesh, SPREAD)
+        for first, part in self._corpus.parts(mode.arrays, limit, self._share):
+            for group in mode.groups(part, first, self._mesh.size, self._sizes):
+                yield jax.device_put(group, spread)
+
+    def _part_bytes(self, batches: list[Any]) -> int:
+        """How much of a corpus may be read at a time."""
+        queries = sum(x.nbytes for x in jax.tree.leaves(batches))
+        rows = sum(map(self._rows, batches))
+        results = 8 * self.k * rows * (self._mesh.size * self._lanes + 2)
+        width = self._corpus.itemsize(MODES[self.mode].arrays[0])
+        block = max(self._sizes.documents, 2 * self._sizes.tiles * self._sizes.tile_tokens) * width
+        return part_bytes(self._budget or 0, queries + results + 2 * self._lanes * self._mesh.size * block)
 
 
-def _dense_blocks(corpus: Vectors, devices: int) -> Iterator[tuple[Any, np.ndarray]]:
-    rows = _blocked(np.arange(len(corpus)), BLOCK_DOCUMENTS, devices)
-    yield corpus.needed("dense")[np.where(rows == EMPTY, 0, rows)], rows
-
-
-def _lexical_blocks(corpus: Vectors, devices: int) -> Iterator[tuple[Any, np.ndarray]]:
-    for length, members in by_bucket(corpus.needed("term_ids").lengths):
-        rows = _blocked(members, BLOCK_DOCUMENTS, devices)
-        chosen = np.where(rows == EMPTY, members[0], rows).reshape(-1)
-        terms = corpus.needed("term_ids").padded(chosen, length)
-        weights = corpus.needed("term_weights").padded(chosen, length)
-        weights[np.arange(length)[None, :] >= corpus.needed("term_ids").lengths[chosen][:, None]] = 0.0
-        yield tuple(part.reshape(*rows.shape, length) for part in (terms, weights)), rows
-
-
-def _multi_vector_blocks(corpus: Vectors, devices: int) -> Iterator[tuple[Any, np.ndarray]]:
-    for length, members in by_bucket(corpus.needed("tokens").lengths):
-        documents = max(1, TILE_TOKENS // length)
-        tiles = max(1, BLOCK_DOCUMENTS // documents)
-        rows = _blocked(members, tiles * documents, devices)
-        chosen = np.where(rows == EMPTY, members[0], rows).reshape(-1)
-        shape = (len(rows), tiles, documents, length, corpus.needed("tokens").values.shape[1])
-        used = np.any(rows.reshape(len(rows), tiles, documents) != EMPTY, axis=-1)
-        yield (corpus.needed("tokens").padded(chosen, length).reshape(shape), used), rows
-
-
-BLOCKS: dict[str, Callable] = {
-    "dense": _dense_blocks,
-    "lexical": _lexical_blocks,
-    "multi_vector": _multi_vector_blocks,
-}
-
-
-def _blocked(members: np.ndarray, size: int, devices: int) -> np.ndarray:
-    """Positions in blocks `[n size]`, n a multiple of the devices; EMPTY fills the last ones."""
-    count = -(-len(members) // (size * devices)) * devices
-    blocks = np.full(count * size, EMPTY, np.int32)
-    blocks[: len(members)] = members
-    return blocks.reshape(count, size)
+def _cast(batches: list[Any], dtype: jnp.dtype) -> list[Any]:
+    """Query vectors in the dtype of the products."""
+    return jax.tree.map(lambda x: x.astype(dtype) if x.dtype == np.float32 else x, batches)

@@ -7,16 +7,6 @@ from collections.abc import Callable, Iterator, Sequence
 import numpy as np
 
 
-def bucket_lengths(longest: int, smallest: int = 16) -> list[int]:
-    """Two lengths an octave (16, 24, 32, 48, 64, 96, ...) up to the first that holds `longest`; the last in eights."""
-    lengths = [smallest]
-    while lengths[-1] < longest:
-        base = smallest * 2 ** (len(lengths) // 2)
-        lengths.append(base if len(lengths) % 2 == 0 else base * 3 // 2)
-    lengths[-1] = min(lengths[-1], max(-(-longest // 8) * 8, smallest))
-    return lengths
-
-
 def fine_lengths(longest: int, steps: int = 4, smallest: int = 16) -> list[int]:
     """So many lengths an octave, in eights (16, 24, 32, 40, ..., 64, 80, ...), up to one that holds `longest`."""
     lengths = [smallest]
@@ -54,11 +44,11 @@ def filled_rows(rows: int, full: int, devices: int) -> int:
 
 
 def by_bucket(lengths: Sequence[int] | np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-    """Pairs of a bucket's length and the rows that belong into it, ascending; empty buckets are left out."""
+    """Pairs of one of the `fine_lengths` and the rows that belong into it, ascending; empty buckets are left out."""
     lengths = np.asarray(lengths)
     if not len(lengths):
         return
-    buckets = np.asarray(bucket_lengths(int(lengths.max())))
+    buckets = np.asarray(fine_lengths(int(lengths.max())))
     chosen = np.searchsorted(buckets, lengths)
     for number in np.unique(chosen):
         yield int(buckets[number]), np.flatnonzero(chosen == number)

@@ -1,14 +1,13 @@
 """Systems that rank a corpus for a batch of queries and score single pairs: BM25, a model, a run file.
 
-Each has `top_k(query ids, texts, k) -> Run` and `scores(pairs)`, a `Scorer`. A model's vectors stay on disk, one shard
-at a time in memory.
+Each has `top_k(query ids, texts, k) -> Run` and `scores(pairs)`, a `Scorer`. A model's vectors stay on disk unless they
+are few.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
-from itertools import pairwise
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
 
@@ -19,25 +18,18 @@ from jaxret.data.text import passage_text
 from jaxret.errors import InputError
 from jaxret.files import existing, sha256
 from jaxret.search.bm25 import BM25
-from jaxret.search.corpus import (
-    check_identity,
-    identity,
-    model_fingerprint,
-    passage_texts,
-    store_ids,
-    store_positions,
-)
+from jaxret.search.budget import GB, resident_bytes
+from jaxret.search.corpus import model_fingerprint, open_store, passage_texts, store_ids, store_positions
 from jaxret.search.encode import TextEncoder
 from jaxret.search.exact import ExactSearch
 from jaxret.search.pairs import TOKEN_RULES, Pair, Scores, vector_scores
 from jaxret.search.run_files import read_run
 from jaxret.search.runs import Run
-from jaxret.search.store import MANIFEST, StoredVectors, check_files, read_manifest
-from jaxret.search.top_k import TopK
 from jaxret.search.vectors import Vectors
 
 PAIRS_AT_ONCE = 2048
 PARTS_HELD = 4
+MORE_GB = 2.0  # what a model's search may hold besides all else
 
 
 @runtime_checkable
@@ -166,21 +158,15 @@ class ModelRanker:
         self._encoder, self._mode = encoder, mode
         self._position_of: Mapping[str, int] = {}
         if store is not None and corpus is not None:
-            manifest = read_manifest(store)
-            check_identity(Path(store) / MANIFEST, manifest, identity(encoder, corpus))
-            check_files(store, manifest)
             self._ids, self._position_of = store_ids(corpus), store_positions(corpus)
-            self._stored = StoredVectors(store)
+            self._stored = open_store(store, encoder, corpus)
         self._searched = lru_cache(maxsize=1)(self._search)
 
     def top_k(self, ids: Sequence[str], texts: Sequence[str], k: int) -> Run:
-        """As `Ranker` has it: exact search of one shard after the other, scores by the model's own rule."""
+        """As `Ranker` has it: exact search, scores by the model's own rule."""
         queries = self._encoder.queries(list(texts))
-        best = TopK(len(ids), k)
-        for number, (start, stop) in enumerate(pairwise(self._stored.starts.tolist())):
-            scores, positions = self._searched(number, min(k, stop - start))(queries)
-            best.add(scores, positions + start)
-        return Run.from_top_k(ids, self._ids, best.positions, best.scores / self._divisors(queries)[:, None])
+        scores, positions = self._searched(min(k, len(self._stored)))(queries)
+        return Run.from_top_k(ids, self._ids, positions, scores / self._divisors(queries)[:, None])
 
     def scores(self, pairs: Sequence[Pair]) -> Scores:
         """As `Ranker` has it; passages of the store are read from there, others encoded."""
@@ -197,9 +183,9 @@ class ModelRanker:
             "maxsim": model.config.maxsim,
         }
 
-    def _search(self, number: int, k: int) -> ExactSearch:
-        config, mesh = self._encoder.model.config, self._encoder.mesh
-        return ExactSearch(self._mode, self._stored.shard(number), mesh, k, config.encoder.vocab_size)
+    def _search(self, k: int) -> ExactSearch:
+        config, mesh, budget = self._encoder.model.config, self._encoder.mesh, resident_bytes() / GB + MORE_GB
+        return ExactSearch(self._mode, self._stored, mesh, k, config.encoder.vocab_size, memory_budget_gb=budget)
 
     def _divisors(self, queries: Vectors) -> np.ndarray:
         """What exact search leaves out of the model's rule: float32 [q]."""

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -42,6 +43,22 @@ class Ragged:
         filled[sizes == 0] = 0
         return filled
 
+    def part(self, start: int, stop: int) -> Ragged:
+        """The rows from `start` to `stop`."""
+        first, last = int(self.offsets[start]), int(self.offsets[stop])
+        return Ragged(self.values[first:last], self.offsets[start : stop + 1] - first)
+
+    def places(self, rows: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """Where the values of some rows stand, one row after the other, and the offsets of these rows."""
+        lengths = self.lengths[rows]
+        offsets = np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
+        return np.arange(int(offsets[-1])) + np.repeat(self.offsets[rows] - offsets[:-1], lengths), offsets
+
+    def chosen(self, rows: np.ndarray) -> Ragged:
+        """Some of the rows, in the order asked for."""
+        places, offsets = self.places(rows)
+        return Ragged(self.values[places], offsets)
+
     @classmethod
     def from_rows(cls, rows: Sequence[np.ndarray]) -> Ragged:
         """Joins rows."""
@@ -63,12 +80,16 @@ class Vectors:
       dense: `[n e]` float32.
       tokens: `[n (l) k]` float32, only the tokens that take part in MaxSim.
       term_ids, term_weights: `[n (m)]` int32 and float32, the non-zero lexical weights by ascending term.
+      dense_scales, token_scales: float32, one a vector, `[n]` and `[n (l)]`, where `dense` and `tokens` are int8: a
+        vector is its integers times its scale. From a store they may be bfloat16 too, without scales.
     """
 
     dense: np.ndarray | None = None
     tokens: Ragged | None = None
     term_ids: Ragged | None = None
     term_weights: Ragged | None = None
+    dense_scales: np.ndarray | None = None
+    token_scales: Ragged | None = None
 
     def needed(self, name: str) -> Any:
         """One of the attributes; raises InputError where the model lacks the head that makes it."""
@@ -77,6 +98,39 @@ class Vectors:
             fix = "Use a model with the head that makes it, or another mode."
             raise InputError("vectors", f"{name!r} is missing", fix)
         return value
+
+    def parts(self, names: Sequence[str], limit: int | None, share: tuple[int, int]) -> Iterator[tuple[int, Vectors]]:
+        """This process's share of the texts, see `StoredVectors.parts`; no limit, they are in memory."""
+        start, stop = (len(self) * number // share[1] for number in (share[0], share[0] + 1))
+        yield start, self.part(start, stop)
+
+    def nbytes(self, names: Sequence[str]) -> int:
+        """Bytes of some of the attributes."""
+        arrays = [getattr(self, name) for name in names]
+        flat = [array.values if isinstance(array, Ragged) else array for array in arrays if array is not None]
+        return sum(array.nbytes for array in flat)
+
+    def itemsize(self, name: str) -> int:
+        """Bytes of one row of an array."""
+        array = self.needed(name)
+        array = array.values if isinstance(array, Ragged) else array
+        return array.dtype.itemsize * int(np.prod(array.shape[1:], dtype=np.int64))
+
+    def part(self, start: int, stop: int) -> Vectors:
+        """The texts from `start` to `stop`."""
+        return self._each(lambda part: part.part(start, stop), lambda part: part[start:stop])
+
+    def chosen(self, rows: np.ndarray) -> Vectors:
+        """Some of the texts, in the order asked for."""
+        return self._each(lambda part: part.chosen(rows), lambda part: part[rows])
+
+    def _each(self, ragged: Callable[[Ragged], Ragged], flat: Callable[[np.ndarray], np.ndarray]) -> Vectors:
+        """What becomes of every attribute that is there."""
+
+        def one(part: Any) -> Any:
+            return part if part is None else ragged(part) if isinstance(part, Ragged) else flat(part)
+
+        return Vectors(**{field.name: one(getattr(self, field.name)) for field in dataclasses.fields(self)})
 
     def padded(self, config: RetrieverConfig) -> Embeddings:
         """The same as rectangular arrays: token vectors and terms filled up to the longest text's."""

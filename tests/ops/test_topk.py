@@ -1,14 +1,13 @@
 from functools import partial
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from jaxret.ops.topk import EMPTY, TopK, empty_top_k, merged, scanned_top_k
+from jaxret.ops.topk import EMPTY, TopK, empty_top_k, merged, with_block
 
 B, BLOCKS, C = 2, 3, 4
 TIES = st.sampled_from([-1.5, -0.0, 0.0, 0.0, 1.0, 2.0])
@@ -30,9 +29,16 @@ def merged_(scores, positions, k):
     return merged(TopK(scores, positions), k)
 
 
-@partial(jax.jit, static_argnums=2)
+@jax.jit
+def step(best, scores, positions):
+    return with_block(best, scores, positions)
+
+
 def scanned(blocks, positions, k):
-    return scanned_top_k(lambda query, block: query + block, jnp.zeros((B, 1)), blocks, positions, k)
+    best = empty_top_k(B, k)
+    for scores, places in zip(blocks, positions, strict=True):
+        best = step(best, scores, places)
+    return best
 
 
 def assert_equals(found, expected):

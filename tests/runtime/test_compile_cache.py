@@ -22,7 +22,9 @@ print(sum(event.endswith("cache_hits") for event in hits), sum(event.endswith("c
 
 
 def run(**environment: str) -> tuple[str, int, int]:
-    inherited = {name: value for name, value in os.environ.items() if not name.startswith(("JAX_COMP", "JAXRET"))}
+    inherited = {
+        name: value for name, value in os.environ.items() if not name.startswith(("JAX_COMP", "JAX_PERS", "JAXRET"))
+    }
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], env=inherited | environment, capture_output=True, text=True, check=True
     )

@@ -1,5 +1,4 @@
 import dataclasses
-import functools
 
 import jax
 import numpy as np
@@ -9,7 +8,6 @@ from jaxret.data.beir import read_corpus
 from jaxret.data.corpus import Corpus
 from jaxret.errors import InputError
 from jaxret.runtime.mesh import device_mesh
-from jaxret.search import corpus as corpus_module
 from jaxret.search.corpus import (
     CLAIM,
     encode_corpus,
@@ -19,8 +17,10 @@ from jaxret.search.corpus import (
     store_ids,
     store_positions,
 )
+from jaxret.search.dtypes import decoded
 from jaxret.search.encode import TextEncoder
-from jaxret.search.store import MANIFEST, shard_bounds, shard_folder
+from jaxret.search.folder import Folder
+from jaxret.search.store import MANIFEST, has_shard, joined
 
 
 @pytest.fixture(scope="module")
@@ -35,9 +35,15 @@ def encoder(model, random_params):
     return TextEncoder(model, params, device_mesh((1, 1, 1), jax.devices()[:1]), batch_tokens=160)
 
 
-@pytest.fixture(autouse=True)
-def small_shards(monkeypatch):
-    monkeypatch.setattr(corpus_module, "shard_bounds", functools.partial(shard_bounds, size=8))
+def encoded(encoder, corpus, store, progress=None, **settings):
+    """In shards of eight."""
+    return encode_corpus(encoder, corpus, store, progress, shard_documents=8, **settings)
+
+
+def opened(store, encoder, corpus):
+    """Ids and vectors of a store."""
+    stored = open_store(store, encoder, corpus)
+    return stored.ids, joined([stored.shard(number) for number in range(len(stored.starts) - 1)])
 
 
 def assert_equal(found, expected):
@@ -56,7 +62,7 @@ def test_documents_lie_in_descending_order_of_their_ids():
 
 
 def test_a_store_holds_the_vectors_of_the_corpus_in_order(encoder, corpus, tmp_path):
-    ids, vectors = open_store(encode_corpus(encoder, corpus, tmp_path / "store"), encoder, corpus)
+    ids, vectors = opened(encoded(encoder, corpus, tmp_path / "store"), encoder, corpus)
     assert ids == sorted(corpus.ids, reverse=True)
     assert len(list((tmp_path / "store").glob("shard-*"))) == 3
     now, expected = encoded_now(encoder, corpus)
@@ -75,26 +81,25 @@ def test_a_killed_run_continues(encoder, corpus, tmp_path, monkeypatch):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        encode_corpus(encoder, corpus, store, killed_in_the_second_shard)
-    assert shard_folder(store, 0).exists() and not shard_folder(store, 1).exists()
+        encoded(encoder, corpus, store, killed_in_the_second_shard)
+    assert has_shard(Folder(store), 0) and not has_shard(Folder(store), 1)
     with pytest.raises(InputError, match="no complete store"):
         open_store(store, encoder, corpus)
-    half = store / ".shard-00001.abc"
-    half.mkdir()
-    (half / "dense.npy").write_bytes(b"half")
+    half = store / "shard-00001" / "dense" / "c" / "0" / "0"
+    half.parent.mkdir(parents=True)
+    half.write_bytes(b"half")
 
     texts, passages = [], encoder.passages
     monkeypatch.setattr(encoder, "passages", lambda t, progress=None: texts.extend(t) or passages(t, progress))
     counts = []
-    encode_corpus(encoder, corpus, store, counts.append)
+    encoded(encoder, corpus, store, counts.append)
     assert texts == passage_texts(corpus, " ")[8:], "the finished shard must not be encoded again"
     assert sum(counts) == len(corpus)
-    assert not half.exists()
     texts.clear()
-    encode_corpus(encoder, corpus, store)
+    encoded(encoder, corpus, store)
     assert not texts, "a complete store is left as it is"
     monkeypatch.undo()
-    assert_equal(open_store(store, encoder, corpus)[1], encoded_now(encoder, corpus)[1])
+    assert_equal(opened(store, encoder, corpus)[1], encoded_now(encoder, corpus)[1])
 
 
 def others(model, params, encoder, corpus):
@@ -107,11 +112,28 @@ def others(model, params, encoder, corpus):
 
 
 def test_another_model_or_corpus_is_refused(model, encoder, corpus, tmp_path):
-    store = encode_corpus(encoder, corpus, tmp_path / "store")
+    store = tmp_path / "store"
+    encoded(encoder, corpus, store)
     files = {path: path.stat().st_mtime_ns for path in store.rglob("*")}
     for name, other, documents in others(model, encoder.params, encoder, corpus):
         with pytest.raises(InputError, match=rf"{CLAIM}: made with another {name}\."):
-            encode_corpus(other, documents, store)
+            encoded(other, documents, store)
         with pytest.raises(InputError, match=rf"{MANIFEST}: made with another {name}\."):
             open_store(store, other, documents)
     assert files == {path: path.stat().st_mtime_ns for path in store.rglob("*")}
+
+
+def test_another_dtype_or_size_of_shards_is_refused(encoder, corpus, tmp_path):
+    store = encoded(encoder, corpus, tmp_path / "store", dtype="int8")
+    with pytest.raises(InputError, match=rf"{CLAIM}: made with another dtype\."):
+        encoded(encoder, corpus, store)
+    with pytest.raises(InputError, match=rf"{CLAIM}: made with another shard_documents\."):
+        encode_corpus(encoder, corpus, store, dtype="int8", shard_documents=9)
+    with pytest.raises(InputError, match=r"^dtype: unknown 'half'"):
+        encoded(encoder, corpus, tmp_path / "other", dtype="half")
+    assert not (tmp_path / "other").exists()
+    found, expected = decoded(opened(store, encoder, corpus)[1]), encoded_now(encoder, corpus)[1]
+    np.testing.assert_allclose(found.dense, expected.dense, atol=np.abs(expected.dense).max() / 250)
+    np.testing.assert_allclose(
+        found.tokens.values, expected.tokens.values, atol=np.abs(expected.tokens.values).max() / 250
+    )

@@ -1,4 +1,5 @@
 import dataclasses
+import shutil
 
 import jax
 import jax.numpy as jnp
@@ -6,12 +7,21 @@ import numpy as np
 import pytest
 
 from jaxret.errors import InputError
+from jaxret.ops.block_scores import QueryTokens, Rows, Terms, Tiles
+from jaxret.ops.topk import EMPTY, TopK
 from jaxret.runtime.mesh import device_mesh
-from jaxret.search import exact
-from jaxret.search.exact import SCORES, ExactSearch, sharded_top_k
+from jaxret.search import blocks, exact, query_batches
+from jaxret.search.blocks import MODES as SEARCHED
+from jaxret.search.blocks import BlockSizes
+from jaxret.search.dtypes import DTYPES, decoded, stored_as
+from jaxret.search.exact import ExactSearch, programs
+from jaxret.search.folder import Folder
+from jaxret.search.store import StoredVectors, seal, shard_bounds, write_shard
+from jaxret.search.top_k import NOTHING
+from jaxret.search.top_k import TopK as HostTopK
 from jaxret.search.vectors import Ragged, Vectors
 
-MODES = tuple(SCORES)
+MODES = tuple(SEARCHED)
 VOCAB, QUERIES = 30, 6
 # One document, fewer than devices, ragged last blocks.
 SIZES = (1, 3, 61)
@@ -19,9 +29,8 @@ SIZES = (1, 3, 61)
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
-    monkeypatch.setattr(exact, "TILE_TOKENS", 64)
-    monkeypatch.setattr(exact, "BLOCK_DOCUMENTS", 8)
-    monkeypatch.setattr(exact, "QUERY_BATCH", 4)
+    monkeypatch.setitem(blocks.SIZES, "cpu", BlockSizes(documents=8, tile_tokens=128, tiles=2))
+    monkeypatch.setattr(query_batches, "BATCH", (2, 4))
 
 
 def vectors(count, seed, longest=24):
@@ -145,10 +154,10 @@ def test_products_of_bfloat16_vectors_are_summed_in_float32():
     assert len(np.unique(half[0])) > len(np.unique(np.asarray(half[0], jnp.bfloat16)))
 
 
-def test_progress_hears_of_every_query():
+def test_progress_hears_of_every_document():
     counts = []
-    search("dense", vectors(3, 0), 1, 2)(vectors(QUERIES, 1), counts.append)
-    assert counts == [4, 2]
+    search("dense", vectors(21, 0), 1, 2)(vectors(QUERIES, 1), counts.append)
+    assert sorted(counts) == [5, 8, 8]
 
 
 @pytest.mark.parametrize("k", [0, 4, -1])
@@ -172,27 +181,120 @@ def test_only_the_representation_of_the_mode_is_needed(mode, part):
         search(other, without, 1, 1)
 
 
-def temporary_bytes(mode, num_blocks):
-    """What the compiled search needs besides its inputs and results."""
+@pytest.mark.parametrize("mode", MODES)
+def test_sizes_of_blocks_and_batches_change_no_bit(mode, monkeypatch):
+    """Of products whose width is a multiple of 128, see `search.blocks`."""
+    queries, corpus = vectors(QUERIES, 8), vectors(300, 9)
+    monkeypatch.setitem(blocks.SIZES, "cpu", BlockSizes(128, 128, 1))
+    found = search(mode, corpus, 1, 30)(queries)
+    for sizes, batch in ((BlockSizes(256, 256, 3), (2, 4)), (BlockSizes(1024, 1024, 2), (8, 64))):
+        monkeypatch.setitem(blocks.SIZES, "cpu", sizes)
+        monkeypatch.setattr(query_batches, "BATCH", batch)
+        again = search(mode, corpus, 1, 30)(queries)
+        np.testing.assert_array_equal(again[1], found[1])
+        assert again[0].tobytes() == found[0].tobytes()
+
+
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory):
+    """61 documents in shards of 7, in each dtype, and the same in memory."""
+    found, whole = {}, vectors(61, 4)
+    for dtype in DTYPES:
+        folder = tmp_path_factory.mktemp("stores") / dtype
+        for number, (start, stop) in enumerate(shard_bounds(61, 7)):
+            write_shard(Folder(folder), number, [""] * (stop - start), stored_as(whole.part(start, stop), dtype))
+        seal(Folder(folder), 9, {})
+        found[dtype] = folder, stored_as(whole, dtype)
+    return found
+
+
+@pytest.mark.parametrize("limit", [1, 150, 10**9])
+@pytest.mark.parametrize(("mode", "dtype"), [*((mode, "float32") for mode in MODES), ("multi_vector", "int8")])
+def test_a_stream_gives_the_bits_of_memory(stored, mode, dtype, limit, monkeypatch):
+    folder, whole = stored[dtype]
+    queries = vectors(QUERIES, 3)
+    expected = search(mode, whole, 1, 30)(queries)
+    monkeypatch.setattr(exact, "fits", lambda *_: False)
+    monkeypatch.setattr(exact, "part_bytes", lambda *_: limit)
+    for num_devices in (1, 8):
+        mesh = device_mesh((-1, 1, 1), jax.devices()[:num_devices])
+        streamed = ExactSearch(mode, StoredVectors(folder), mesh, 30, VOCAB, memory_budget_gb=1)
+        for _ in range(2):
+            found = streamed(queries)
+            np.testing.assert_array_equal(found[1], expected[1])
+            assert found[0].tobytes() == expected[0].tobytes()
+
+
+@pytest.mark.parametrize("dtype", DTYPES[1:])
+@pytest.mark.parametrize("mode", ["dense", "multi_vector"])
+def test_vectors_in_fewer_bytes_are_searched_as_what_they_stand_for(stored, mode, dtype):
+    folder, whole = stored[dtype]
+    queries = vectors(QUERIES, 1)
+    scores, positions = search(mode, StoredVectors(folder), 1, 61)(queries)
+    expected = oracle(mode, queries, decoded(whole))
+    np.testing.assert_allclose(scores, np.take_along_axis(expected, positions, axis=1), rtol=1e-5, atol=1e-5)
+    assert (np.sort(positions, axis=1) == np.arange(61)).all()
+    assert np.abs(expected - oracle(mode, queries, vectors(61, 4))).max() > 1e-3, "the store has lost something"
+
+
+def test_a_damaged_store_ends_the_search(stored, tmp_path):
+    folder = shutil.copytree(stored["int8"][0], tmp_path / "store")
+    file = folder / "shard-00004" / "tokens" / "c" / "0" / "0"
+    data = bytearray(file.read_bytes())
+    data[3] ^= 1
+    file.write_bytes(data)
+    with pytest.raises(InputError, match=rf"^{file}: damaged"):
+        search("multi_vector", StoredVectors(folder), 1, 3)
+
+
+def test_a_budget_that_is_taken_already_is_an_input_error(stored, monkeypatch):
+    monkeypatch.setattr(exact, "fits", lambda *_: False)
+    mesh = device_mesh((1, 1, 1), jax.devices()[:1])
+    streamed = ExactSearch("dense", StoredVectors(stored["int8"][0]), mesh, 3, memory_budget_gb=0.1)
+    with pytest.raises(InputError, match=r"^memory_budget_gb: 0\.1 GB, where the process holds .* GB.*Give \d"):
+        streamed(vectors(QUERIES, 1))
+
+
+@pytest.mark.parametrize("from_disk", [True, False])
+def test_shares_of_a_corpus_have_the_whole_between_them(stored, monkeypatch, from_disk):
+    """What processes would exchange, one after the other."""
+    queries, mesh = vectors(QUERIES, 3), device_mesh((1, 1, 1), jax.devices()[:1])
+    folder, corpus = stored["float32"]
+    corpus = StoredVectors(folder) if from_disk else corpus
+    expected, best = search("multi_vector", corpus, 1, 30)(queries), HostTopK(QUERIES, 30)
+
+    def exchanged(scores, positions):
+        assert (positions == EMPTY).any(), "a share has fewer than 30"
+        best.add(scores, np.where(positions == EMPTY, NOTHING, positions))
+        return scores, positions
+
+    monkeypatch.setattr(exact, "best_of_processes", exchanged)
+    for number in range(3):
+        ExactSearch("multi_vector", corpus, mesh, 30, share=(number, 3))(queries)
+    np.testing.assert_array_equal(best.positions, expected[1])
+    assert best.scores.tobytes() == expected[0].tobytes()
+
+
+def compiled(mode, documents):
+    """The step for blocks of so many documents."""
     blocks = {
-        "dense": jax.ShapeDtypeStruct((num_blocks, 64, 16), jnp.float32),
-        "lexical": tuple(jax.ShapeDtypeStruct((num_blocks, 64, 24), dtype) for dtype in (jnp.int32, jnp.float32)),
-        "multi_vector": (
-            jax.ShapeDtypeStruct((num_blocks, 8, 8, 16, 16), jnp.float32),
-            jax.ShapeDtypeStruct((num_blocks, 8), jnp.bool_),
-        ),
+        "dense": Rows(np.zeros((1, documents, 16), np.float32)),
+        "lexical": Terms(np.zeros((1, documents, 24), np.int32), np.zeros((1, documents, 24), np.float32)),
+        "multi_vector": Tiles(np.zeros((1, documents // 8, 8, 16, 16), np.float32), np.ones((1, documents // 8), bool)),
     }
     queries = {
-        "dense": jax.ShapeDtypeStruct((4, 16), jnp.float32),
-        "lexical": jax.ShapeDtypeStruct((4, 100), jnp.float32),
-        "multi_vector": (jax.ShapeDtypeStruct((4, 8, 16), jnp.float32), jax.ShapeDtypeStruct((4, 8), jnp.bool_)),
+        "dense": np.zeros((4, 16), np.float32),
+        "lexical": np.zeros((100, 4), np.float32),
+        "multi_vector": QueryTokens(np.zeros((4, 8, 16), np.float32), np.ones((4, 8), bool)),
     }
-    program = sharded_top_k(SCORES[mode], 10, device_mesh((1, 1, 1), jax.devices()[:1]))
-    positions = jax.ShapeDtypeStruct((num_blocks, 64), jnp.int32)
-    return program.lower(queries[mode], blocks[mode], positions).compile().memory_analysis().temp_size_in_bytes
+    mesh = device_mesh((1, 1, 1), jax.devices()[:1])
+    best = TopK(np.zeros((1, 4, 10), np.float32), np.zeros((1, 4, 10), np.int32))
+    positions = np.zeros((1, documents), np.int32)
+    step = programs(SEARCHED[mode].score, 10, mesh).step
+    return step.lower(best, queries[mode], blocks[mode], positions).compile()
 
 
-@pytest.mark.parametrize("mode", MODES)
-def test_memory_does_not_grow_with_the_corpus(mode):
-    few, many = temporary_bytes(mode, 2), temporary_bytes(mode, 16)
-    assert 0 < many <= few * 1.05
+def test_maxsim_holds_the_products_of_one_tile():
+    few, many = (compiled("multi_vector", documents).memory_analysis().temp_size_in_bytes for documents in (64, 512))
+    scores = 4 * 4 * (512 - 64)
+    assert few > 0 and many - few < 8 * scores, "products of 512 x 16 x 4 x 8 tokens would be a megabyte"

@@ -4,24 +4,7 @@ import numpy as np
 from hypothesis import given
 from hypothesis import strategies as st
 
-from jaxret.search.lengths import bucket_lengths, by_bucket, filled_rows, fine_lengths, longest_first
-
-
-def test_two_lengths_an_octave():
-    assert bucket_lengths(200) == [16, 24, 32, 48, 64, 96, 128, 192, 200]
-    assert bucket_lengths(1) == [16]
-    assert bucket_lengths(16) == [16]
-    assert bucket_lengths(17) == [16, 24]
-    assert bucket_lengths(33) == [16, 24, 32, 40]
-
-
-@given(st.integers(0, 5000))
-def test_the_last_length_holds_the_longest_with_less_than_eight_to_spare(longest):
-    lengths = bucket_lengths(longest)
-    assert lengths == sorted(set(lengths))
-    assert all(length % 8 == 0 for length in lengths)
-    assert longest <= lengths[-1] and (lengths[-1] < longest + 8 or lengths == [16])
-    assert all(b <= 1.5 * a for a, b in itertools.pairwise(lengths)), "no more than a third is padding"
+from jaxret.search.lengths import by_bucket, filled_rows, fine_lengths, longest_first
 
 
 @given(st.lists(st.integers(0, 300)))
@@ -29,7 +12,7 @@ def test_every_row_is_in_the_smallest_bucket_that_holds_it(sizes):
     groups = list(by_bucket(sizes))
     assert sorted(row for _, rows in groups for row in rows) == list(range(len(sizes)))
     assert [length for length, _ in groups] == sorted({length for length, _ in groups})
-    buckets = bucket_lengths(max(sizes, default=0))
+    buckets = fine_lengths(max(sizes, default=0))
     for length, rows in groups:
         assert len(rows) and list(rows) == sorted(rows)
         for row in rows:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import tracemalloc
-from functools import partial
 from pathlib import Path
 
 import jax
@@ -16,7 +15,7 @@ from jaxret.data.beir import BeirFolder
 from jaxret.errors import InputError
 from jaxret.runtime.mesh import device_mesh
 from jaxret.search import corpus as corpus_module
-from jaxret.search import postings
+from jaxret.search import exact, postings
 from jaxret.search.bm25 import BM25
 from jaxret.search.corpus import encode_corpus, passage_texts, store_ids
 from jaxret.search.encode import TextEncoder
@@ -25,7 +24,6 @@ from jaxret.search.mining import MiningSettings
 from jaxret.search.rankers import BM25Ranker, ModelRanker, RunRanker
 from jaxret.search.run_files import write_run
 from jaxret.search.runs import Run
-from jaxret.search.store import shard_bounds
 
 DATA = Path(__file__).parents[2] / "data"
 HEADER = "query-id\tcorpus-id\tscore\n"
@@ -230,7 +228,8 @@ def test_what_is_held_depends_on_the_batch_and_the_window_alone(tmp_path):
 def test_memory_does_not_grow_with_the_corpus(tmp_path, monkeypatch, model, random_params, system):
     monkeypatch.setattr(stored_corpus, "SORTED_AT_ONCE", 200)
     monkeypatch.setattr(postings, "PART_TERMS", 1600)
-    monkeypatch.setattr(corpus_module, "shard_bounds", partial(shard_bounds, size=200))
+    monkeypatch.setattr(corpus_module, "SHARD_DOCUMENTS", 400)
+    monkeypatch.setattr(exact, "fits", lambda *_: False)
     mesh = device_mesh((1, 1, 1), jax.devices()[:1])
     encoder = TextEncoder(model, random_params(model.abstract_params()), mesh)
 

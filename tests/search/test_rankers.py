@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import shutil
 
 import jax
@@ -25,7 +24,7 @@ from jaxret.search.pairs import TOKEN_RULES, Pair, fused_scores, vector_scores
 from jaxret.search.rankers import BM25Ranker, ModelRanker, RunRanker
 from jaxret.search.run_files import write_run
 from jaxret.search.runs import Run
-from jaxret.search.store import shard_bounds
+from jaxret.search.store import joined
 from jaxret.search.vectors import Ragged, Vectors
 
 MODES = ("dense", "lexical", "multi_vector")
@@ -54,7 +53,7 @@ def encoder(model, random_params, one_device) -> TextEncoder:
 def store(encoder, corpus, tmp_path_factory):
     """Encoded in two shards, each with fewer documents than are asked for."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(corpus_module, "shard_bounds", functools.partial(shard_bounds, size=8))
+        patch.setattr(corpus_module, "SHARD_DOCUMENTS", 8)
         return encode_corpus(encoder, corpus, tmp_path_factory.mktemp("model") / "store")
 
 
@@ -67,7 +66,8 @@ def every_pair(corpus) -> list[Pair]:
 def test_a_model_ranks_shard_by_shard_as_it_ranks_the_whole(encoder, corpus, store, mode):
     k = 10
     found = ModelRanker(encoder, mode, corpus, store).top_k(list(QUERIES), list(QUERIES.values()), k)
-    ids, vectors = open_store(store, encoder, corpus)
+    stored = open_store(store, encoder, corpus)
+    ids, vectors = stored.ids, joined([stored.shard(0), stored.shard(1)])
     search = ExactSearch(mode, vectors, encoder.mesh, k, encoder.model.config.encoder.vocab_size)
     scores, positions = search(encoder.queries(list(QUERIES.values())))
     expected = Run.from_top_k(list(QUERIES), ids, positions, scores)
@@ -170,10 +170,10 @@ def test_wrong_input(encoder, corpus, store, tmp_path):
     with pytest.raises(InputError, match="unknown 'zero'"):
         RunRanker(tmp_path / "run.trec", "zero")
     spoiled = shutil.copytree(store, tmp_path / "spoiled")
-    file = spoiled / "shard-00001" / "dense.npy"
+    file = spoiled / "shard-00001" / "dense" / "c" / "0" / "0"
     file.write_bytes(file.read_bytes()[:-4])
-    with pytest.raises(InputError, match="missing or damaged"):
-        ModelRanker(encoder, "dense", corpus, spoiled)
+    with pytest.raises(InputError, match=rf"^{file}: damaged"):
+        ModelRanker(encoder, "dense", corpus, spoiled).top_k(["q"], ["a cat"], 1)
 
 
 def test_fused_scores_normalise_within_each_list():

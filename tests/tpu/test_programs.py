@@ -14,10 +14,13 @@ from jaxret.data.text import TextConfig
 from jaxret.data.tokenizer import Tokenizer
 from jaxret.nn.config import EncoderConfig
 from jaxret.nn.retriever import RetrieverConfig
+from jaxret.ops.block_scores import QueryTokens, Rows, Terms, Tiles
+from jaxret.ops.topk import TopK
 from jaxret.runtime.compiled.costs import held_bytes
 from jaxret.runtime.mesh import AXES, batch_sharding
 from jaxret.runtime.model import Model
-from jaxret.search.exact import SCORES, sharded_top_k
+from jaxret.search.blocks import MODES, SIZES, tile_documents
+from jaxret.search.exact import programs
 from jaxret.train.objectives.contrastive import contrastive
 from jaxret.train.objectives.represented import objective_over
 from jaxret.train.objectives.tiled import tiled_contrast
@@ -59,37 +62,40 @@ def test_train_step(tpu_mesh, topology: str, shape: tuple[int, int, int]):
     assert "all-gather" in kinds, "every device scores against the documents of all"
 
 
-def search_inputs(mode: str, mesh, blocks: int):
+def search_inputs(mode: str, mesh) -> tuple:
+    """A batch of 64 queries, and a block for each chip."""
     whole, spread = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(AXES))
     array = lambda shape, dtype, sharding: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)  # noqa: E731
-    n = blocks * mesh.devices.size
-    if mode == "dense":
-        return (
-            array((64, 768), jnp.bfloat16, whole),
-            array((n, 1024, 768), jnp.bfloat16, spread),
-            array((n, 1024), jnp.int32, spread),
-        )
-    if mode == "lexical":
-        terms = array((n, 1024, 128), jnp.int32, spread), array((n, 1024, 128), jnp.float32, spread)
-        return array((64, 32768), jnp.float32, whole), terms, array((n, 1024), jnp.int32, spread)
-    queries = array((64, 32, 128), jnp.bfloat16, whole), array((64, 32), jnp.bool_, whole)
-    tiles = array((n, 64, 8, 128, 128), jnp.bfloat16, spread), array((n, 64), jnp.bool_, spread)
-    return queries, tiles, array((n, 512), jnp.int32, spread)
+    n, sizes = mesh.devices.size, SIZES["tpu"]
+    best = TopK(array((n, 64, 100), jnp.float32, spread), array((n, 64, 100), jnp.int32, spread))
+    if mode == "multi_vector":
+        queries = QueryTokens(array((64, 32, 128), jnp.bfloat16, whole), array((64, 32), jnp.bool_, whole))
+        documents = tile_documents(128, sizes.tile_tokens)
+        tiles = array((n, sizes.tiles, documents, 128, 128), jnp.bfloat16, spread)
+        block, count = Tiles(tiles, array((n, sizes.tiles), jnp.bool_, spread)), sizes.tiles * documents
+    elif mode == "dense":
+        count = sizes.documents
+        queries, block = array((64, 768), jnp.bfloat16, whole), Rows(array((n, count, 768), jnp.bfloat16, spread))
+    else:
+        count = sizes.documents
+        ids, weights = (array((n, count, 128), dtype, spread) for dtype in (jnp.int32, jnp.float32))
+        queries, block = array((32768, 64), jnp.float32, whole), Terms(ids, weights)
+    return best, queries, block, array((n, count), jnp.int32, spread)
 
 
-@pytest.mark.parametrize("mode", SCORES)
+@pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("topology", ["v5e:4x4", "v5e:16x16"])
 def test_search(tpu_mesh, topology: str, mode: str):
     mesh = tpu_mesh(topology)
-    program = sharded_top_k(SCORES[mode], 100, mesh)
-    few, many = (program.lower(*search_inputs(mode, mesh, blocks)).compile() for blocks in (2, 16))
-    assert held_bytes(many) < HBM["v5e"]
-    assert many.memory_analysis().temp_size_in_bytes <= 1.1 * few.memory_analysis().temp_size_in_bytes + 2**20, (
-        "memory grows with the corpus"
-    )
+    compiled = programs(MODES[mode].score, 100, mesh)
+    inputs = search_inputs(mode, mesh)
+    step = compiled.step.lower(*inputs).compile()
+    assert held_bytes(step) < HBM["v5e"] / 4, "two blocks are there at a time, and the queries"
+    assert not list(collectives(step)), "a block's scores stay on its chip"
     # Scores and positions of every chip's best 100, and nothing else; the compiler may gather by adding up zeros.
+    finish = compiled.finish.lower([inputs[0]]).compile()
     travelled = sorted(
-        math.prod(map(int, re.match(r"\w+\[([\d,]+)\]", shape)[1].split(","))) for *_, shape in collectives(many)
+        math.prod(map(int, re.match(r"\w+\[([\d,]+)\]", shape)[1].split(","))) for *_, shape in collectives(finish)
     )
     assert travelled == [mesh.devices.size * 64 * 100] * 2
 

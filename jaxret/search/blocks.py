@@ -1,0 +1,135 @@
+"""Documents in blocks of static shapes, as the devices score them: a block a device, at a time.
+
+The shapes depend on nothing but a document's length and the kind of device, so any number of devices, and any part of a
+corpus, scores a document in the same tile. A tile's tokens are a multiple of 128: products of such tiles have the same
+bits whatever the tile's size (measured on CPUs; other widths take other kernels).
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, NamedTuple
+
+import numpy as np
+from jaxtyping import Int32
+
+from jaxret.ops.block_scores import Rows, Terms, Tiles, dense_scores, lexical_scores, multi_vector_scores
+from jaxret.ops.topk import EMPTY
+from jaxret.search.lengths import by_bucket
+from jaxret.search.vectors import Vectors
+
+WHOLE = 128  # what the tokens of a tile are a multiple of
+
+
+class BlockSizes(NamedTuple):
+    """How much a device is given at a time.
+
+    Attributes:
+      documents: of a block of dense or lexical vectors.
+      tile_tokens: of a tile, about; a tile is one product.
+      tiles: of a block.
+    """
+
+    documents: int
+    tile_tokens: int
+    tiles: int
+
+
+# A CPU is fastest with products that its caches hold; an accelerator wants a millisecond's work at a time.
+SIZES = {"cpu": BlockSizes(4096, 1024, 16), "gpu": BlockSizes(32768, 4096, 64), "tpu": BlockSizes(32768, 4096, 64)}
+
+
+class Group(NamedTuple):
+    """A block for each device.
+
+    Attributes:
+      block: arrays with a leading axis of devices.
+      positions: of its documents, ascending in each block; EMPTY for padding.
+    """
+
+    block: Any
+    positions: Int32[np.ndarray, "devices c"]
+
+
+def dense_groups(vectors: Vectors, first: int, devices: int, sizes: BlockSizes) -> Iterator[Group]:
+    """Groups of dense vectors; arguments as `multi_vector_groups`."""
+    dense, scales = vectors.needed("dense"), vectors.dense_scales
+    for rows in _blocked(np.arange(len(vectors)), sizes.documents, devices):
+        chosen = np.where(rows == EMPTY, 0, rows)
+        yield Group(Rows(dense[chosen], None if scales is None else scales[chosen]), _positions(rows, first))
+
+
+def lexical_groups(vectors: Vectors, first: int, devices: int, sizes: BlockSizes) -> Iterator[Group]:
+    """Groups of documents with about as many terms; arguments as `multi_vector_groups`."""
+    ids, weights = vectors.needed("term_ids"), vectors.needed("term_weights")
+    for length, members in by_bucket(ids.lengths):
+        for rows in _blocked(members, sizes.documents, devices):
+            chosen = np.where(rows == EMPTY, members[0], rows).reshape(-1)
+            values = weights.padded(chosen, length)
+            values[np.arange(length)[None, :] >= ids.lengths[chosen][:, None]] = 0.0
+            shape = (*rows.shape, length)
+            block = Terms(ids.padded(chosen, length).reshape(shape), values.reshape(shape))
+            yield Group(block, _positions(rows, first))
+
+
+def multi_vector_groups(vectors: Vectors, first: int, devices: int, sizes: BlockSizes) -> Iterator[Group]:
+    """Groups of documents of about the same length.
+
+    Args:
+      vectors: of some documents.
+      first: the position of the first of them.
+      devices: how many there are.
+      sizes: of a block.
+    """
+    tokens, scales = vectors.needed("tokens"), vectors.token_scales
+    width = tokens.values.shape[1]
+    for length, members in by_bucket(tokens.lengths):
+        documents = tile_documents(length, sizes.tile_tokens)
+        for rows in _blocked(members, sizes.tiles * documents, devices):
+            chosen = np.where(rows == EMPTY, members[0], rows).reshape(-1)
+            shape = (devices, sizes.tiles, documents, length)
+            used = np.any(rows.reshape(shape[:3]) != EMPTY, axis=-1)
+            values = tokens.padded(chosen, length).reshape(*shape, width)
+            block = Tiles(values, used, None if scales is None else scales.padded(chosen, length).reshape(shape))
+            yield Group(block, _positions(rows, first))
+
+
+def tile_documents(length: int, tile_tokens: int) -> int:
+    """How many documents of a length make a tile."""
+    step = WHOLE // math.gcd(length, WHOLE)
+    return step * max(1, round(tile_tokens / (length * step)))
+
+
+class Mode(NamedTuple):
+    """How a representation is searched.
+
+    Attributes:
+      arrays: of `Vectors`, that are needed.
+      score: `(queries, block) -> [b c]`.
+      groups: makes the blocks.
+    """
+
+    arrays: tuple[str, ...]
+    score: Callable[..., Any]
+    groups: Callable[[Vectors, int, int, BlockSizes], Iterator[Group]]
+
+
+MODES = {
+    "dense": Mode(("dense", "dense_scales"), dense_scores, dense_groups),
+    "lexical": Mode(("term_ids", "term_weights"), lexical_scores, lexical_groups),
+    "multi_vector": Mode(("tokens", "token_scales"), multi_vector_scores, multi_vector_groups),
+}
+
+
+def _blocked(members: np.ndarray, size: int, devices: int) -> Iterator[Int32[np.ndarray, "devices c"]]:
+    """Rows in blocks, one a device, the last ones shared out evenly and filled up with EMPTY."""
+    for start in range(0, len(members), size * devices):
+        rows = np.full((devices, size), EMPTY, np.int32)
+        for block, mine in zip(rows, np.array_split(members[start : start + size * devices], devices), strict=True):
+            block[: len(mine)] = mine
+        yield rows
+
+
+def _positions(rows: np.ndarray, first: int) -> Int32[np.ndarray, "devices c"]:
+    return np.where(rows == EMPTY, EMPTY, rows + np.int32(first))

@@ -1,0 +1,65 @@
+"""Queries in batches of static shapes."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from jaxret.ops.block_scores import QueryTokens
+from jaxret.search.vectors import Vectors
+
+# Sizes of a batch, the smaller where it holds all queries; never 1, for which a CPU's products have other bits.
+BATCH = (8, 64)
+LENGTH = 8  # what the tokens of a query are a multiple of
+PORTION_BYTES = 2**28
+
+
+def query_batches(mode: str, queries: Vectors, vocab_size: int) -> Iterator[tuple[list[Any], list[int]]]:
+    """Portions of the queries that fit in memory beside the corpus: batches, and how many queries each of them holds.
+
+    A batch is what `ops.block_scores` takes; rows past the last query repeat its first.
+
+    Args:
+      mode: "dense", "lexical" or "multi_vector".
+      queries: their vectors.
+      vocab_size: length of a lexical vector.
+    """
+    size = BATCH[0] if len(queries) <= BATCH[0] else BATCH[1]
+    batches, counts, held = list[Any](), list[int](), 0
+    for start in range(0, len(queries), size):
+        count = min(size, len(queries) - start)
+        rows = np.concatenate([np.arange(start, start + count), np.full(size - count, start)])
+        batch = _MAKERS[mode](queries, rows, vocab_size)
+        held += sum(part.nbytes for part in (batch if isinstance(batch, tuple) else (batch,)))
+        batches.append(batch)
+        counts.append(count)
+        if held >= PORTION_BYTES:
+            yield batches, counts
+            batches, counts, held = [], [], 0
+    if batches:
+        yield batches, counts
+
+
+def _dense(queries: Vectors, rows: np.ndarray, _: int) -> np.ndarray:
+    return queries.needed("dense")[rows]
+
+
+def _lexical(queries: Vectors, rows: np.ndarray, vocab_size: int) -> np.ndarray:
+    ids, weights = queries.needed("term_ids"), queries.needed("term_weights")
+    dense = np.zeros((vocab_size, len(rows)), np.float32)
+    for place, row in enumerate(rows.tolist()):
+        dense[ids.row(row), place] = weights.row(row)
+    return dense
+
+
+def _multi_vector(queries: Vectors, rows: np.ndarray, _: int) -> QueryTokens:
+    tokens = queries.needed("tokens")
+    lengths = tokens.lengths
+    longest = max(LENGTH, -(-int(lengths.max(initial=0)) // LENGTH) * LENGTH)
+    mask = np.arange(longest)[None, :] < lengths[rows][:, None]
+    return QueryTokens(tokens.padded(rows, longest), mask)
+
+
+_MAKERS = {"dense": _dense, "lexical": _lexical, "multi_vector": _multi_vector}
