@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jaxret.cli.options import Data, DryRun, Language, MeshShape, Step
+from jaxret.cli.options import AnalyzerName, Data, DryRun, Language, MeshShape, Step
 from jaxret.errors import InputError
 
 if TYPE_CHECKING:
@@ -34,6 +34,7 @@ def evaluate(
         Path | None, typer.Option("--vectors", help="What jaxret encode made; else encoded now.")
     ] = None,
     language: Language = "en",
+    analyzer: AnalyzerName = None,
     prefix: Annotated[str, typer.Option("--prefix", help="Goes before the systems' names, e.g. untrained_.")] = "",
     fusion_weight: Weight = "0.5",
     measures: Annotated[str, typer.Option("--measures", help="Comma-separated, e.g. ndcg@10,R@100.")] = MEASURES,

@@ -8,7 +8,7 @@ from contextlib import AbstractContextManager, nullcontext
 from jaxret.data.beir import BeirFolder
 from jaxret.data.corpus import Corpus
 from jaxret.errors import InputError
-from jaxret.search.bm25 import BM25
+from jaxret.search.bm25 import BM25, BM25Settings
 from jaxret.search.corpus import passage_texts, store_ids
 from jaxret.search.encode import TextEncoder
 from jaxret.search.exact import ExactSearch
@@ -36,11 +36,13 @@ def judged(folder: BeirFolder, split: str) -> tuple[list[str], list[str]]:
     return [folder.queries.ids[row] for row in rows], [folder.queries.texts[row] for row in rows]
 
 
-def bm25_run(corpus: Corpus, language: str, ids: Sequence[str], texts: Sequence[str], k: int) -> Run:
-    """BM25 over title and text."""
-    index = BM25.build(passage_texts(corpus, " "), language)
+def bm25_run(
+    corpus: Corpus, language: str, ids: Sequence[str], texts: Sequence[str], k: int, analyzer_name: str | None = None
+) -> tuple[Run, BM25Settings]:
+    """BM25 over title and text, and how it was indexed."""
+    index = BM25.build(passage_texts(corpus, " "), language, analyzer_name)
     scores, positions = index.top_k(texts, k)
-    return Run.from_top_k(list(ids), list(store_ids(corpus)), positions, scores)
+    return Run.from_top_k(list(ids), list(store_ids(corpus)), positions, scores), index.settings
 
 
 def model_runs(

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxret.errors import InputError
-from jaxret.search.analyzers import analyzer, matched_spans
+from jaxret.search.analyzers import matched_spans
 from jaxret.search.corpus import open_store
 from jaxret.search.encode import TextEncoder
 from jaxret.search.exact import SCORES, ExactSearch
@@ -42,7 +42,7 @@ class Engine:
         if not 1 <= k <= len(index.documents):
             problem = f"{k} results of a corpus of {len(index.documents)} documents"
             raise InputError("--k", problem, f"Give 1 to {len(index.documents)}.")
-        self._documents, self._analyzer = index.documents, analyzer(index.language)
+        self._documents, self._analyzer = index.documents, index.bm25.analyzer
         self._ranked: Callable[[list[str]], tuple[np.ndarray, np.ndarray]]
         if mode == "bm25":
             self._ranked = lambda questions: index.bm25.top_k(questions, k)

@@ -7,6 +7,7 @@ at a time in memory.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import lru_cache
 from itertools import pairwise
 from pathlib import Path
@@ -59,17 +60,17 @@ class BM25Ranker:
 
     Args:
       corpus: the documents.
-      language: of the analyser.
+      language, analyzer_name: as `analyzer` takes them.
       folder: where the index is written, and stays but for `PARTS_HELD` parts; None keeps it in memory.
     """
 
-    def __init__(self, corpus: Corpus, language: str, folder: Path | None = None):
+    def __init__(self, corpus: Corpus, language: str, folder: Path | None = None, analyzer_name: str | None = None):
         self._ids, self._position_of, self._corpus = store_ids(corpus), store_positions(corpus), corpus
         texts = passage_texts(corpus, " ")
         if folder is None:
-            self._index = BM25.build(texts, language)
+            self._index = BM25.build(texts, language, analyzer_name)
         else:
-            BM25.write(folder, texts, language)
+            BM25.write(folder, texts, language, analyzer_name)
             self._index = BM25.load(folder, PARTS_HELD)
 
     def top_k(self, ids: Sequence[str], texts: Sequence[str], k: int) -> Run:
@@ -88,14 +89,7 @@ class BM25Ranker:
 
     def facts(self) -> dict[str, Any]:
         """The formula's settings and the corpus."""
-        settings = self._index.settings
-        return {
-            "system": "bm25",
-            "language": settings.language,
-            "k1": settings.k1,
-            "b": settings.b,
-            "corpus": self._corpus.fingerprint,
-        }
+        return {"system": "bm25", **asdict(self._index.settings), "corpus": self._corpus.fingerprint}
 
 
 class RunRanker:
