@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -83,15 +84,12 @@ def mine(
         folder = BeirFolder(data, scratch=scratch / "corpus")
         folder.qrels(split)
         fingerprint = folder.fingerprint
-        ranker = chosen.opened(folder.corpus, language, mesh_shape, scratch / "ranker", analyzer=analyzer)
+        opened = partial(systems.System.opened, corpus=folder.corpus, language=language, mesh_shape=mesh_shape)
+        ranker = opened(chosen, store=scratch / "ranker", analyzer=analyzer)
         opinion = None
         if judge:
             judged = scratch / "teacher" if judge.kind == "bm25" else None
-            opinion = (
-                ranker
-                if judge == chosen
-                else judge.opened(folder.corpus, language, mesh_shape, judged, analyzer=analyzer)
-            )
+            opinion = ranker if judge == chosen else opened(judge, store=judged, analyzer=analyzer)
         miner = Miner(folder, split, ranker, settings, opinion.scores if opinion else None, batch_size)
         facts = {"from": ranker.facts(), "teacher": opinion and opinion.facts(), "settings": settings.to_dict()}
         _write(output, layout, miner)

@@ -44,12 +44,12 @@ def parsed_mesh_shape(text: str) -> tuple[int, ...]:
         raise InputError("--mesh_shape", f"{text!r} is not a list of sizes", "Write it like -1,1,1.") from None
 
 
-def parsed_weights(text: str) -> list[float]:
+def parsed_weights(text: str, option: str = "--weights") -> list[float]:
     """`"0.7,0.3"` as numbers; "" as none."""
     try:
         return [float(part) for part in text.split(",")] if text else []
     except ValueError:
-        raise InputError("--weights", f"{text!r} is not a list of numbers", "Write it like 0.7,0.3.") from None
+        raise InputError(option, f"{text!r} is not a list of numbers", "Write it like 0.7,0.3.") from None
 
 
 def check_choice(option: str, value: str, choices: Collection[str]) -> None:

@@ -5,6 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
+import numpy as np
+
 from jaxret.data.beir import BeirFolder
 from jaxret.data.corpus import Corpus
 from jaxret.errors import InputError
@@ -12,11 +14,12 @@ from jaxret.search.bm25 import BM25, BM25Settings
 from jaxret.search.corpus import passage_texts, store_ids
 from jaxret.search.encode import TextEncoder
 from jaxret.search.exact import ExactSearch
-from jaxret.search.runs import Run
+from jaxret.search.hybrid import HYBRIDS, HybridSettings, hybrid_runs, result_scores
+from jaxret.search.runs import Run, first
 from jaxret.search.vectors import Vectors
 
 MODES = ("dense", "lexical", "multi_vector")
-SYSTEMS = ("bm25", *MODES, "fusion")
+SYSTEMS = ("bm25", *MODES, "fusion", *HYBRIDS)
 
 
 def checked_systems(names: Sequence[str]) -> list[str]:
@@ -53,8 +56,9 @@ def model_runs(
     modes: Sequence[str],
     k: int,
     progress: Callable[[str], AbstractContextManager[Callable[[int], None]]] | None = None,
+    hybrid: HybridSettings | None = None,
 ) -> dict[str, Run]:
-    """Exact search with each of the modes; queries are encoded once.
+    """Exact search with each of the modes, and BGE-M3's protocol; queries are encoded once.
 
     Args:
       encoder: the model.
@@ -63,13 +67,25 @@ def model_runs(
       modes: "dense", "lexical", "multi_vector".
       k: results a query.
       progress: given a mode, the context of a function that hears how many more queries are done.
+      hybrid: if given, the runs of `hybrid_runs` are there too; it needs all three modes of the model.
     """
     document_ids, vectors = documents
     queries = encoder.queries(list(texts))
-    runs = {}
-    for mode in modes:
-        search = ExactSearch(mode, vectors, encoder.mesh, k, encoder.model.config.encoder.vocab_size)
-        with progress(mode) if progress else nullcontext() as advance:
-            scores, positions = search(queries, advance)
-        runs[mode] = Run.from_top_k(list(ids), document_ids, positions, scores)
-    return runs
+    runs, deep = {}, min(hybrid.candidates, len(document_ids)) if hybrid else 0
+    for mode in MODES:
+        depth = max(k if mode in modes else 0, deep if mode != "multi_vector" else 0)
+        if depth:
+            search = ExactSearch(mode, vectors, encoder.mesh, depth, encoder.model.config.encoder.vocab_size)
+            with progress(mode) if progress else nullcontext() as advance:
+                scores, positions = search(queries, advance)
+            runs[mode] = Run.from_top_k(list(ids), document_ids, positions, scores)
+    found = {mode: first(runs[mode], k) for mode in modes}
+    if hybrid:
+        dense, lexical = (first(runs[mode], deep) for mode in ("dense", "lexical"))
+
+        def score(run: Run, mode: str) -> np.ndarray:
+            return result_scores(run, mode, queries, document_ids, vectors, encoder.model.config.maxsim)
+
+        together = hybrid_runs(dense, lexical, score, hybrid)
+        found |= {name: first(run, k) for name, run in together.items()}
+    return found

@@ -52,7 +52,8 @@ def _sounds_of_letters() -> dict[int, str]:
 
 
 _SOUNDS = _sounds_of_letters()
-_LETTERS = {sound: chr(letter) for letter, sound in reversed(_SOUNDS.items())}
+_VARIANTS = {0x12C9, 0x12EA, 0x12A7} | {row + i for row in _SAME_ROWS | _LABIAL_ROWS for i in range(8)}
+_LETTERS = {sound: chr(letter) for letter, sound in reversed(_SOUNDS.items()) if letter not in _VARIANTS}
 _SYLLABLE = re.compile("[ሀ-ፗ](?:W?[euiaEo])?")
 _WA = re.compile("u(?:ውa|እa)")
 

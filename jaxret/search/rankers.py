@@ -30,12 +30,11 @@ from jaxret.search.corpus import (
 )
 from jaxret.search.encode import TextEncoder
 from jaxret.search.exact import ExactSearch
-from jaxret.search.pairs import TOKEN_RULES, Pair, Scores, vector_scores
+from jaxret.search.pairs import Pair, Scores, query_divisors, vector_scores
 from jaxret.search.run_files import read_run
 from jaxret.search.runs import Run
 from jaxret.search.store import MANIFEST, StoredVectors, check_files, read_manifest
 from jaxret.search.top_k import TopK
-from jaxret.search.vectors import Vectors
 
 PAIRS_AT_ONCE = 2048
 PARTS_HELD = 4
@@ -174,7 +173,8 @@ class ModelRanker:
         for number, (start, stop) in enumerate(pairwise(self._stored.starts.tolist())):
             scores, positions = self._searched(number, min(k, stop - start))(queries)
             best.add(scores, positions + start)
-        return Run.from_top_k(ids, self._ids, best.positions, best.scores / self._divisors(queries)[:, None])
+        divisors = query_divisors(queries, self._mode, self._encoder.model.config.maxsim)
+        return Run.from_top_k(ids, self._ids, best.positions, best.scores / divisors[:, None])
 
     def scores(self, pairs: Sequence[Pair]) -> Scores:
         """As `Ranker` has it; passages of the store are read from there, others encoded."""
@@ -194,12 +194,6 @@ class ModelRanker:
     def _search(self, number: int, k: int) -> ExactSearch:
         config, mesh = self._encoder.model.config, self._encoder.mesh
         return ExactSearch(self._mode, self._stored.shard(number), mesh, k, config.encoder.vocab_size)
-
-    def _divisors(self, queries: Vectors) -> np.ndarray:
-        """What exact search leaves out of the model's rule: float32 [q]."""
-        if self._mode == "multi_vector" and TOKEN_RULES[self._encoder.model.config.maxsim] is np.mean:
-            return np.maximum(queries.needed("tokens").lengths, 1).astype(np.float32)
-        return np.ones(len(queries), np.float32)
 
     def _chunk_scores(self, pairs: Sequence[Pair]) -> Scores:
         queries = _numbered(pair.query for pair in pairs)
