@@ -32,6 +32,7 @@ setup(
         "numpy>=2",
         "optax>=0.2.5",
         "orbax-checkpoint>=0.11",
+        "PyStemmer>=3",
         "rich>=13",
         "safetensors>=0.5",
         "sentencepiece>=0.2",

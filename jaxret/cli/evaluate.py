@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jaxret.cli.options import Data, DryRun, Language, MeshShape, Step
+from jaxret.cli.options import AnalyzerName, Data, DryRun, Language, MeshShape, Step, parsed_weights
 from jaxret.errors import InputError
 
 if TYPE_CHECKING:
+    from jaxret.search.hybrid import HybridSettings
     from jaxret.search.runs import Run
     from jaxret.search.store import StoredVectors
     from jaxret.search.vectors import Vectors
@@ -18,7 +20,10 @@ if TYPE_CHECKING:
 MEASURES = "ndcg@10,mrr@10,R@1,R@3,R@5,R@10,R@100,map@100"
 Systems = Annotated[
     str | None,
-    typer.Option("--systems", help="Of bm25,dense,lexical,multi_vector,fusion; the model's if left out, or bm25."),
+    typer.Option(
+        "--systems",
+        help="Of bm25,dense,lexical,multi_vector,fusion,dense_lexical,reranked,hybrid; else the model's, or bm25.",
+    ),
 ]
 Weight = Annotated[
     str, typer.Option("--fusion_weight", help="Share of MaxSim, 0 to 1; or a fusion.json; or choose, on a dev split.")
@@ -36,8 +41,17 @@ def evaluate(
         Path | None, typer.Option("--vectors", help="What jaxret encode made; else encoded now.")
     ] = None,
     language: Language = "en",
+    analyzer: AnalyzerName = None,
     prefix: Annotated[str, typer.Option("--prefix", help="Goes before the systems' names, e.g. untrained_.")] = "",
     fusion_weight: Weight = "0.5",
+    hybrid_weights: Annotated[
+        str,
+        typer.Option("--hybrid_weights", help="Of hybrid's dense, lexical and MaxSim scores."),
+    ] = "0.4,0.2,0.4",
+    hybrid_depth: Annotated[
+        str,
+        typer.Option("--hybrid_depth", help="Candidates of dense and of lexical, and how many are reranked."),
+    ] = "1000,200",
     measures: Annotated[str, typer.Option("--measures", help="Comma-separated, e.g. ndcg@10,R@100.")] = MEASURES,
     k: Annotated[int, typer.Option("--k", help="Results a query.")] = 100,
     mesh_shape: MeshShape = "-1,1,1",
@@ -55,9 +69,10 @@ def evaluate(
     if not 1 <= k <= len(folder.corpus):
         raise InputError("--k", f"{k} results of {len(folder.corpus)} documents", f"Give 1 to {len(folder.corpus)}.")
     modes = [mode for mode in MODES if mode in names or (mode == "multi_vector" and "fusion" in names)]
-    if modes and model is None:
-        raise InputError("--model", f"{modes[0]} needs a model", "Give the workdir of a training run.")
-    for mode in modes:
+    hybrid = _hybrid(names, hybrid_weights, hybrid_depth)
+    for mode in MODES if hybrid else modes:
+        if model is None:
+            raise InputError("--model", f"{mode} needs a model", "Give the workdir of a training run.")
         if mode not in heads:
             raise InputError("--systems", f"{model} has no {mode}", f"Choose from {', '.join(heads)}.")
     weight = _weight(fusion_weight) if "fusion" in names else None
@@ -66,12 +81,13 @@ def evaluate(
         print(f"would evaluate {', '.join(names)} on {len(ids)} queries of {data} ({split}) into {output}")
         return
     runs: dict[str, Run] = {}
-    if "bm25" in names or "fusion" in names:
-        runs["bm25"] = bm25_run(folder.corpus, language, ids, texts, k)
     facts: dict[str, Any] = {}
-    if modes:
-        found, facts = _searched(model, step, mesh_shape, folder.corpus, vectors, ids, texts, modes, k)
-        runs |= found
+    if "bm25" in names or "fusion" in names:
+        runs["bm25"], settings = bm25_run(folder.corpus, language, ids, texts, k, analyzer)
+        facts["bm25"] = asdict(settings)
+    if modes or hybrid:
+        found, more = _searched(model, step, mesh_shape, folder.corpus, vectors, ids, texts, modes, k, hybrid)
+        runs, facts = runs | found, facts | more
     if "fusion" in names:
         runs["fusion"], facts["fusion"] = _fused(runs, weight, folder.qrels(split), output)
     _write(output, {prefix + name: runs[name] for name in names}, folder, split, wanted, facts)
@@ -83,7 +99,20 @@ def _heads(model: Path | None) -> tuple[str, ...]:
     return () if model is None else describe(str(model)).model.config.heads
 
 
-def _searched(model, step, mesh_shape, corpus, store, ids, texts, modes, k) -> tuple[dict[str, Run], dict[str, Any]]:
+def _hybrid(names: list[str], weights: str, depth: str) -> HybridSettings | None:
+    """BGE-M3's protocol with its weights and depths; None where no system of it is wanted."""
+    from jaxret.search.hybrid import HYBRIDS, HybridSettings
+
+    numbers = depth.split(",")
+    if len(numbers) != 2 or not all(number.isdecimal() for number in numbers):
+        raise InputError("--hybrid_depth", f"{depth!r} is not two numbers", "Write it like 1000,200.")
+    settings = HybridSettings(tuple(parsed_weights(weights, "--hybrid_weights")), int(numbers[0]), int(numbers[1]))
+    return settings if set(names) & set(HYBRIDS) else None
+
+
+def _searched(
+    model, step, mesh_shape, corpus, store, ids, texts, modes, k, hybrid
+) -> tuple[dict[str, Run], dict[str, Any]]:
     from jaxret.cli.encode import text_encoder
     from jaxret.cli.progress import progress
     from jaxret.eval.systems import model_runs
@@ -98,8 +127,9 @@ def _searched(model, step, mesh_shape, corpus, store, ids, texts, modes, k) -> t
     else:
         found = open_store(store, encoder, corpus)
         names = found.ids
-    runs = model_runs(encoder, (names, found), ids, texts, modes, k, lambda mode: progress(mode, len(corpus)))
-    return runs, {"model": str(model), "step": step, "text": encoder.model.text.to_dict(), **machine(encoder.mesh)}
+    runs = model_runs(encoder, (names, found), ids, texts, modes, k, lambda mode: progress(mode, len(corpus)), hybrid)
+    facts = {"model": str(model), "step": step, "text": encoder.model.text.to_dict(), **machine(encoder.mesh)}
+    return runs, facts | ({"hybrid": asdict(hybrid)} if hybrid else {})
 
 
 def _fused(runs: dict[str, Run], weight: float | None, qrels: Any, output: Path) -> tuple[Run, dict[str, Any]]:

@@ -6,7 +6,7 @@ import sys
 
 import typer
 
-from jaxret.cli import convert, encode, evaluate, index, merge, mine, report, rerank, score, search, train, vocab
+from jaxret.cli import convert, encode, evaluate, fuse, index, merge, mine, report, rerank, score, search, train, vocab
 from jaxret.errors import InputError
 from jaxret.runtime.heap import keep_heap
 
@@ -24,6 +24,7 @@ app.command("merge")(merge.merge)
 app.command("mine")(mine.mine)
 app.command("score")(score.score)
 app.command("rerank")(rerank.rerank)
+app.command("fuse")(fuse.fuse)
 app.command("encode")(encode.encode)
 app.command("index")(index.index)
 app.command("search")(search.search)

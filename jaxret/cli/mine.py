@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Iterable
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from jaxret.cli import systems
-from jaxret.cli.options import Data, DryRun, Language, MeshShape, check_choice
+from jaxret.cli.options import AnalyzerName, Data, DryRun, Language, MeshShape, check_choice
 from jaxret.errors import InputError
 
 if TYPE_CHECKING:
@@ -47,6 +48,7 @@ def mine(
     layout: Annotated[str, typer.Option("--layout", help=f"One of {', '.join(LAYOUTS)}.")] = "beir",
     batch_size: Annotated[int, typer.Option("--batch_size", help="Queries in memory at a time.")] = 1024,
     language: Language = "en",
+    analyzer: AnalyzerName = None,
     mesh_shape: MeshShape = "-1,1,1",
     dry_run: DryRun = False,
 ) -> None:
@@ -56,7 +58,7 @@ def mine(
     ones: the table at the end says how many queries, and why. Only the layout beir keeps the scores.
     """
     from jaxret.data.beir import BeirFolder
-    from jaxret.search.analyzers import analyzer
+    from jaxret.search import analyzers
     from jaxret.search.miner import Miner
     from jaxret.search.mining import MiningSettings
 
@@ -66,7 +68,7 @@ def mine(
         raise InputError("--batch_size", f"{batch_size} is no number of queries", "Give 1 or more.")
     first, last = _window(ranks)
     settings = MiningSettings(num_negatives, first, last, margin, relative_margin, teacher_margin, sampling, seed)
-    analyzer(language)
+    analyzers.analyzer(language, analyzer)
     chosen = systems.System.named("--from", source, mode)
     if chosen.kind == "cross_encoder":
         raise InputError("--from", f"{source} is a cross-encoder, which ranks no corpus", "Give it as --teacher.")
@@ -82,11 +84,12 @@ def mine(
         folder = BeirFolder(data, scratch=scratch / "corpus")
         folder.qrels(split)
         fingerprint = folder.fingerprint
-        ranker = chosen.opened(folder.corpus, language, mesh_shape, scratch / "ranker")
+        opened = partial(systems.System.opened, corpus=folder.corpus, language=language, mesh_shape=mesh_shape)
+        ranker = opened(chosen, store=scratch / "ranker", analyzer=analyzer)
         opinion = None
         if judge:
             judged = scratch / "teacher" if judge.kind == "bm25" else None
-            opinion = ranker if judge == chosen else judge.opened(folder.corpus, language, mesh_shape, judged)
+            opinion = ranker if judge == chosen else opened(judge, store=judged, analyzer=analyzer)
         miner = Miner(folder, split, ranker, settings, opinion.scores if opinion else None, batch_size)
         facts = {"from": ranker.facts(), "teacher": opinion and opinion.facts(), "settings": settings.to_dict()}
         _write(output, layout, miner)

@@ -22,6 +22,18 @@ DryRun = Annotated[bool, typer.Option("--dry_run", help="Check everything, print
 NewFolder = Annotated[Path, typer.Option("--output", help="The folder to write; it must not exist yet.")]
 Layout = Annotated[str, typer.Option("--layout", help="See docs/models.md; by default that of the (first) model.")]
 Language = Annotated[str, typer.Option("--language", help="ISO 639 code of the documents, for BM25's analyser.")]
+AnalyzerName = Annotated[
+    str | None,
+    typer.Option(
+        "--analyzer",
+        help="BM25's: words, 2-grams, letter-3-grams, snowball, amharic, mecab, or several joined with +; else the "
+        "language's (docs/search.md).",
+    ),
+]
+
+
+# As `search.fusion.weighted` has them; here for --help, which imports no NumPy.
+NORMALIZATIONS = ("min_max", "z_score", "sum", "max", "rank", "none")
 
 
 def parsed_mesh_shape(text: str) -> tuple[int, ...]:
@@ -32,12 +44,12 @@ def parsed_mesh_shape(text: str) -> tuple[int, ...]:
         raise InputError("--mesh_shape", f"{text!r} is not a list of sizes", "Write it like -1,1,1.") from None
 
 
-def parsed_weights(text: str) -> list[float]:
+def parsed_weights(text: str, option: str = "--weights") -> list[float]:
     """`"0.7,0.3"` as numbers; "" as none."""
     try:
         return [float(part) for part in text.split(",")] if text else []
     except ValueError:
-        raise InputError("--weights", f"{text!r} is not a list of numbers", "Write it like 0.7,0.3.") from None
+        raise InputError(option, f"{text!r} is not a list of numbers", "Write it like 0.7,0.3.") from None
 
 
 def check_choice(option: str, value: str, choices: Collection[str]) -> None:

@@ -9,7 +9,7 @@ import typer
 
 from jaxret.cli import systems
 from jaxret.cli.mine import check_output
-from jaxret.cli.options import Data, DryRun, Language, MeshShape, check_choice
+from jaxret.cli.options import AnalyzerName, Data, DryRun, Language, MeshShape, check_choice
 from jaxret.errors import InputError
 
 if TYPE_CHECKING:
@@ -36,6 +36,7 @@ def rerank(
     tag: Annotated[str, typer.Option("--tag", help="The last column of the run file.")] = "jaxret",
     batch_size: Annotated[int, typer.Option("--batch_size", help="Queries in memory at a time.")] = 64,
     language: Language = "en",
+    analyzer: AnalyzerName = None,
     mesh_shape: MeshShape = "-1,1,1",
     dry_run: DryRun = False,
 ) -> None:
@@ -44,7 +45,7 @@ def rerank(
     A cross-encoder's scores are the numbers before its sigmoid.
     """
     from jaxret.data.beir import BeirFolder
-    from jaxret.search.analyzers import analyzer
+    from jaxret.search import analyzers
     from jaxret.search.reranking import check_run, reranked
     from jaxret.search.run_files import read_run, write_run
 
@@ -53,7 +54,7 @@ def rerank(
     for option, value in (("--top_k", top_k), ("--batch_size", batch_size)):
         if value < 1:
             raise InputError(option, f"{value} is less than 1", "Give 1 or more.")
-    analyzer(language)
+    analyzers.analyzer(language, analyzer)
     folder, found = BeirFolder(data), read_run(run)
     check_run(found, folder)
     system = systems.System.named("--model", model, mode)
@@ -64,7 +65,8 @@ def rerank(
         return
     from jaxret.cli.progress import progress
 
-    ranker = system.opened(folder.corpus if system.kind in ("bm25", "index") else None, language, mesh_shape)
+    corpus = folder.corpus if system.kind in ("bm25", "index") else None
+    ranker = system.opened(corpus, language, mesh_shape, analyzer=analyzer)
     with progress(f"rerank into {output}", len(found)) as advance:
         again = reranked(found, folder, ranker.scores, top_k, rest, batch_size, advance)
     write_run(again, output, tag)

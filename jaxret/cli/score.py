@@ -10,7 +10,7 @@ import typer
 
 from jaxret.cli import systems
 from jaxret.cli.mine import check_output, write_groups
-from jaxret.cli.options import DryRun, Language, MeshShape, check_choice, parsed_weights
+from jaxret.cli.options import NORMALIZATIONS, AnalyzerName, DryRun, Language, MeshShape, check_choice, parsed_weights
 from jaxret.errors import InputError
 
 if TYPE_CHECKING:
@@ -18,7 +18,6 @@ if TYPE_CHECKING:
     from jaxret.data.groups import Group
 
 LAYOUTS = ("colbert", "flagembedding")
-NORMALIZATIONS = ("min_max", "z_score", "none")
 
 
 def score(
@@ -36,7 +35,8 @@ def score(
     normalize: Annotated[
         str | None,
         typer.Option(
-            "--normalize", help="min_max, z_score or none, within each list; min_max if left out, none for one teacher."
+            "--normalize",
+            help=f"{', '.join(NORMALIZATIONS)}, within each list; min_max if left out, none for one teacher.",
         ),
     ] = None,
     missing: Annotated[
@@ -47,16 +47,17 @@ def score(
     ] = None,
     batch_size: Annotated[int, typer.Option("--batch_size", help="Lists in memory at a time.")] = 64,
     language: Language = "en",
+    analyzer: AnalyzerName = None,
     mesh_shape: MeshShape = "-1,1,1",
     dry_run: DryRun = False,
 ) -> None:
     """Scores each query's passages with a teacher, or with a weighted sum of several, for distillation."""
     from jaxret.data.beir import BeirFolder
-    from jaxret.search.analyzers import analyzer
+    from jaxret.search import analyzers
 
     check_output(output)
     _check(normalize, missing, layout, batch_size)
-    analyzer(language)
+    analyzers.analyzer(language, analyzer)
     shares = _shares(weights, len(teacher))
     folder = None if data is None else BeirFolder(data)
     source = _source(groups, folder, split)
@@ -75,7 +76,7 @@ def score(
         return
     corpus = folder.corpus if folder and any(system.kind in ("bm25", "index") for system in chosen) else None
     absent = "lowest" if missing == "lowest" else "none"
-    rankers = [system.opened(corpus, language, mesh_shape, missing=absent) for system in chosen]
+    rankers = [system.opened(corpus, language, mesh_shape, missing=absent, analyzer=analyzer) for system in chosen]
     _write(output, layout, source, total, rankers, shares, rule, batch_size)
     _record(output, groups, folder, split, layout, [ranker.facts() for ranker in rankers], shares, rule)
     print(f"{output}: {total} lists")

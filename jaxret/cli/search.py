@@ -10,7 +10,7 @@ import typer
 from jaxret.cli.options import DryRun, MeshShape
 
 if TYPE_CHECKING:
-    from jaxret.search.engine import Hit
+    from jaxret.search.engine import Engine, Hit
 
 CONTEXT = 60
 LONGEST = 240
@@ -20,11 +20,18 @@ def search(
     question: Annotated[str | None, typer.Argument(help="Asked once; without it, a prompt asks.")] = None,
     index: Annotated[Path, typer.Option("--index", help="What jaxret index made.")] = Path("runs/demo/index"),
     mode: Annotated[str, typer.Option("--mode", help="multi_vector, dense, lexical or bm25.")] = "multi_vector",
-    k: Annotated[int, typer.Option("--k", help="Results a question.")] = 3,
+    k: Annotated[int | None, typer.Option("--k", help="Results a question; 3, or 1000 of --queries.")] = None,
+    queries: Annotated[
+        Path | None,
+        typer.Option("--queries", help="JSON lines, qid<TAB>text, or a BEIR folder; for --output."),
+    ] = None,
+    split: Annotated[str | None, typer.Option("--split", help="Of the folder's queries, those of these qrels.")] = None,
+    output: Annotated[Path | None, typer.Option("--output", help="The TREC run file of --queries.")] = None,
+    tag: Annotated[str, typer.Option("--tag", help="The last column of the run file.")] = "jaxret",
     mesh_shape: MeshShape = "-1,1,1",
     dry_run: DryRun = False,
 ) -> None:
-    """Answers questions from an index."""
+    """Answers questions from an index, or writes the run of a file of queries."""
     from rich.console import Console
 
     from jaxret.cli.encode import text_encoder
@@ -32,22 +39,59 @@ def search(
     from jaxret.search.engine import Engine
     from jaxret.search.index import load_index
 
+    asked = _asked_together(question, queries, split, output)
     opened = load_index(index)
+    if k is None:
+        k = min(3 if asked is None else 1000, len(opened.documents))
     encoder = None if mode == "bm25" else text_encoder(opened.workdir, opened.step, mesh_shape)[0]
     engine = Engine(opened, encoder, mode, k)
     console = Console(highlight=False)
     if dry_run:
         console.print(f"would search {len(opened.documents)} documents of {index} by {mode}")
         return
+    if asked is not None and output is not None:
+        _write_run(engine, asked, output, tag, {"mode": mode, "k": k, "index": str(index), "queries": str(queries)})
+        return
     if question is not None:
         show(console, engine(question))
         return
     console.print(f"{len(opened.documents)} documents, {mode}. An empty line or Ctrl-D ends.", style="dim")
-    while asked := _asked():
+    while typed := _asked():
         try:
-            show(console, engine(asked))
+            show(console, engine(typed))
         except InputError as error:
             console.print(str(error), style="red")
+
+
+def _asked_together(
+    question: str | None, queries: Path | None, split: str | None, output: Path | None
+) -> tuple[list[str], list[str]] | None:
+    """Ids and texts of --queries; InputError where the options do not fit together."""
+    from jaxret.cli.mine import check_output
+    from jaxret.data.query_files import queries_from
+    from jaxret.errors import InputError
+
+    if queries is None or output is None:
+        for option, value, other in (("--queries", queries, "--output"), ("--output", output, "--queries")):
+            if value is not None:
+                raise InputError(option, f"is given without {other}", "Give both, or neither and a question.")
+        return None
+    if question is not None:
+        raise InputError("question", "is given beside --queries", "Give one of them.")
+    check_output(output)
+    return queries_from(queries, split)
+
+
+def _write_run(engine: Engine, asked: tuple[list[str], list[str]], output: Path, tag: str, settings: dict) -> None:
+    """The run file and its manifest."""
+    from jaxret.files import sha256, write_json
+    from jaxret.runtime.manifest import manifest
+    from jaxret.search.run_files import write_run
+
+    write_run(engine.run(*asked), output, tag)
+    record = manifest(output_sha256=sha256(output), settings={**settings, "tag": tag}, **engine.facts)
+    write_json(output.with_name(f"{output.name}.manifest.json"), record)
+    print(f"{output}: {len(asked[0])} queries")
 
 
 def show(console, hits: list[Hit]) -> None:

@@ -72,12 +72,13 @@ class System:
         mesh_shape: str,
         store: Path | None = None,
         missing: str = "none",
+        analyzer: str | None = None,
     ) -> Ranker:
         """The system, loaded.
 
         Args:
           corpus: what it ranks; None for one that only scores pairs.
-          language: of BM25.
+          language, analyzer: of BM25.
           mesh_shape: of the devices.
           store: where a model encodes the corpus that it ranks, None for one that only scores pairs; where BM25 keeps
             its index, None for memory.
@@ -93,7 +94,7 @@ class System:
         if self.kind == "bm25":
             if corpus is None:
                 raise InputError("bm25", "has no corpus", "Give --data.")
-            return BM25Ranker(corpus, language, store)
+            return BM25Ranker(corpus, language, store, analyzer)
         if self.kind == "cross_encoder":
             return CrossEncoderRanker(cross_encoder(self.name, mesh_shape))
         if self.kind == "index":

@@ -5,19 +5,22 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
 
+import numpy as np
+
 from jaxret.data.beir import BeirFolder
 from jaxret.data.corpus import Corpus
 from jaxret.errors import InputError
-from jaxret.search.bm25 import BM25
+from jaxret.search.bm25 import BM25, BM25Settings
 from jaxret.search.corpus import passage_texts, store_ids
 from jaxret.search.encode import TextEncoder
 from jaxret.search.exact import ExactSearch
-from jaxret.search.runs import Run
+from jaxret.search.hybrid import HYBRIDS, HybridSettings, hybrid_runs, result_scores
+from jaxret.search.runs import Run, first
 from jaxret.search.store import StoredVectors
 from jaxret.search.vectors import Vectors
 
 MODES = ("dense", "lexical", "multi_vector")
-SYSTEMS = ("bm25", *MODES, "fusion")
+SYSTEMS = ("bm25", *MODES, "fusion", *HYBRIDS)
 
 
 def checked_systems(names: Sequence[str]) -> list[str]:
@@ -37,11 +40,13 @@ def judged(folder: BeirFolder, split: str) -> tuple[list[str], list[str]]:
     return [folder.queries.ids[row] for row in rows], [folder.queries.texts[row] for row in rows]
 
 
-def bm25_run(corpus: Corpus, language: str, ids: Sequence[str], texts: Sequence[str], k: int) -> Run:
-    """BM25 over title and text."""
-    index = BM25.build(passage_texts(corpus, " "), language)
+def bm25_run(
+    corpus: Corpus, language: str, ids: Sequence[str], texts: Sequence[str], k: int, analyzer_name: str | None = None
+) -> tuple[Run, BM25Settings]:
+    """BM25 over title and text, and how it was indexed."""
+    index = BM25.build(passage_texts(corpus, " "), language, analyzer_name)
     scores, positions = index.top_k(texts, k)
-    return Run.from_top_k(list(ids), list(store_ids(corpus)), positions, scores)
+    return Run.from_top_k(list(ids), list(store_ids(corpus)), positions, scores), index.settings
 
 
 def model_runs(
@@ -52,8 +57,9 @@ def model_runs(
     modes: Sequence[str],
     k: int,
     progress: Callable[[str], AbstractContextManager[Callable[[int], None]]] | None = None,
+    hybrid: HybridSettings | None = None,
 ) -> dict[str, Run]:
-    """Exact search with each of the modes; queries are encoded once.
+    """Exact search with each of the modes, and BGE-M3's protocol; queries are encoded once.
 
     Args:
       encoder: the model.
@@ -62,13 +68,25 @@ def model_runs(
       modes: "dense", "lexical", "multi_vector".
       k: results a query.
       progress: given a mode, the context of a function that hears how many more documents are scored.
+      hybrid: if given, the runs of `hybrid_runs` are there too; it needs all three modes of the model.
     """
     document_ids, vectors = documents
     queries = encoder.queries(list(texts))
-    runs = {}
-    for mode in modes:
-        search = ExactSearch(mode, vectors, encoder.mesh, k, encoder.model.config.encoder.vocab_size)
-        with progress(mode) if progress else nullcontext() as advance:
-            scores, positions = search(queries, advance)
-        runs[mode] = Run.from_top_k(list(ids), document_ids, positions, scores)
-    return runs
+    runs, deep = {}, min(hybrid.candidates, len(document_ids)) if hybrid else 0
+    for mode in MODES:
+        depth = max(k if mode in modes else 0, deep if mode != "multi_vector" else 0)
+        if depth:
+            search = ExactSearch(mode, vectors, encoder.mesh, depth, encoder.model.config.encoder.vocab_size)
+            with progress(mode) if progress else nullcontext() as advance:
+                scores, positions = search(queries, advance)
+            runs[mode] = Run.from_top_k(list(ids), document_ids, positions, scores)
+    found = {mode: first(runs[mode], k) for mode in modes}
+    if hybrid:
+        dense, lexical = (first(runs[mode], deep) for mode in ("dense", "lexical"))
+
+        def score(run: Run, mode: str) -> np.ndarray:
+            return result_scores(run, mode, queries, document_ids, vectors, encoder.model.config.maxsim)
+
+        together = hybrid_runs(dense, lexical, score, hybrid)
+        found |= {name: first(run, k) for name, run in together.items()}
+    return found

@@ -23,6 +23,7 @@ PACKAGES = (
     "tensorflow",
     "seqio",
     "bm25s",
+    "PyStemmer",
 )
 
 

@@ -10,8 +10,8 @@ import importlib
 import logging
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass, field
 from functools import lru_cache
 from itertools import groupby, pairwise
 from pathlib import Path
@@ -21,7 +21,7 @@ import numpy as np
 
 from jaxret.errors import InputError
 from jaxret.files import atomic_folder, existing_folder, read_json, write_json
-from jaxret.search.analyzers import analyzer
+from jaxret.search.analyzers import Analyzer, analyzer, unspaced_or_words
 from jaxret.search.postings import FREQUENCIES, Postings, count_postings, sum_frequencies
 from jaxret.search.top_k import NOTHING, TopK
 
@@ -30,11 +30,32 @@ _SETTINGS = "settings.json"
 
 @dataclass(frozen=True)
 class BM25Settings:
-    """`language` as `analyzer` takes it; `k1` and `b` of the formula, by default as in Anserini's baselines."""
+    """How an index was made; everything that a manifest says of it.
+
+    Attributes:
+      language: as `analyzer` takes it.
+      k1, b: of the formula, by default as in Anserini's baselines.
+      analyzer: its name.
+      versions: of the packages and rules that the analyser's terms depend on.
+    """
 
     language: str
     k1: float = 0.9
     b: float = 0.4
+    analyzer: str = "words"
+    versions: Mapping[str, str] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, analyzer: Analyzer, language: str, k1: float, b: float) -> BM25Settings:
+        """The settings of an index that is to be made with an analyser."""
+        return cls(language, k1, b, analyzer.name, analyzer.versions)
+
+    @classmethod
+    def read(cls, record: Mapping[str, Any]) -> BM25Settings:
+        """The settings in the file of an index; an old one names no analyser."""
+        language = record["language"]
+        name = record.get("analyzer", unspaced_or_words(language))
+        return cls(language, record["k1"], record["b"], name, record.get("versions", {}))
 
 
 @dataclass(frozen=True, eq=False)
@@ -42,11 +63,13 @@ class BM25:
     """An index over texts, in parts; positions are those of the texts it was built from.
 
     Attributes:
-      settings: of the analyzer and the formula.
+      settings: of the analyser and the formula.
+      analyzer: what made the terms of the texts, and makes those of queries.
       starts: int64 [p + 1]: the position of each part's first text, and the number of all.
     """
 
     settings: BM25Settings
+    analyzer: Analyzer
     starts: np.ndarray
     _part: Callable[[int], Any]
 
@@ -56,42 +79,64 @@ class BM25:
         return int(self.starts[-1])
 
     @classmethod
-    def build(cls, texts: Sequence[str], language: str, *, k1: float = 0.9, b: float = 0.4) -> BM25:
+    def build(
+        cls,
+        texts: Sequence[str],
+        language: str,
+        analyzer_name: str | None = None,
+        *,
+        k1: float = 0.9,
+        b: float = 0.4,
+    ) -> BM25:
         """Indexes texts, in memory; the same answers as from files.
 
         Args:
           texts: the documents; the earlier one wins a tie, so give them in descending order of ids.
-          language: of the analyzer.
+          language, analyzer_name: as `analyzer` takes them.
           k1, b: of the formula.
 
         Raises:
-          InputError: an unknown language code, no texts, or no term in any of them.
+          InputError: no such language code or analyser, no texts, or no term in any of them.
         """
-        settings = BM25Settings(language, k1, b)
+        terms_of = analyzer(language, analyzer_name)
+        settings = BM25Settings.of(terms_of, language, k1, b)
         with tempfile.TemporaryDirectory() as scratch:
-            parts = list(_weighed(texts, settings, Path(scratch)))
-        return cls(settings, _starts(part.scores["num_docs"] for part in parts), parts.__getitem__)
+            parts = list(_weighed(texts, terms_of, settings, Path(scratch)))
+        return cls(settings, terms_of, _starts(part.scores["num_docs"] for part in parts), parts.__getitem__)
 
     @classmethod
-    def write(cls, folder: str | Path, texts: Sequence[str], language: str, *, k1: float = 0.9, b: float = 0.4) -> None:
+    def write(
+        cls,
+        folder: str | Path,
+        texts: Sequence[str],
+        language: str,
+        analyzer_name: str | None = None,
+        *,
+        k1: float = 0.9,
+        b: float = 0.4,
+    ) -> None:
         """Indexes texts into a folder, whole or not at all; an older index there is replaced.
 
         One part is in memory at a time. Arguments and errors as `build`.
         """
-        settings, sizes = BM25Settings(language, k1, b), []
+        terms_of = analyzer(language, analyzer_name)
+        settings, sizes = BM25Settings.of(terms_of, language, k1, b), []
         with atomic_folder(folder) as temporary, tempfile.TemporaryDirectory(dir=temporary.parent) as scratch:
-            for number, part in enumerate(_weighed(texts, settings, Path(scratch))):
+            for number, part in enumerate(_weighed(texts, terms_of, settings, Path(scratch))):
                 part.save(_part_folder(temporary, number), show_progress=False)
                 sizes.append(part.scores["num_docs"])
             write_json(temporary / _SETTINGS, {**asdict(settings), "method": "lucene", "documents": sizes})
 
     @classmethod
     def load(cls, folder: str | Path, parts_held: int | None = None) -> BM25:
-        """Opens what `write` wrote; raises InputError where it is missing or broken.
+        """Opens what `write` wrote, with the analyser that made it.
 
         Args:
           folder: where it lies.
           parts_held: parts whose terms stay in memory; by default all that were needed so far.
+
+        Raises:
+          InputError: it is missing or broken, or a package that its terms depend on is missing or has another version.
         """
         folder = existing_folder(folder)
         record = read_json(folder / _SETTINGS)
@@ -103,11 +148,11 @@ class BM25:
                 raise _broken(folder, error) from None
 
         try:
-            settings = BM25Settings(record["language"], record["k1"], record["b"])
+            settings = BM25Settings.read(record)
             starts = _starts(map(int, record["documents"]))
         except (ValueError, KeyError, TypeError) as error:
             raise _broken(folder, error) from None
-        return cls(settings, starts, lru_cache(parts_held)(part))
+        return cls(settings, _same_analyzer(folder, settings), starts, lru_cache(parts_held)(part))
 
     def top_k(self, queries: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray]:
         """The best documents of each query: scores float32 [q k], positions int64 [q k], best first.
@@ -149,13 +194,23 @@ class BM25:
         return scores
 
     def _terms(self, queries: Sequence[str]) -> list[list[str]]:
-        terms_of = lru_cache(maxsize=1)(analyzer(self.settings.language))  # the pairs of a query come together
+        terms_of = lru_cache(maxsize=1)(self.analyzer)  # the pairs of a query come together
         return [terms_of(query) for query in queries]
 
 
-def _weighed(texts: Sequence[str], settings: BM25Settings, scratch: Path) -> Iterator[Any]:
+def _same_analyzer(folder: Path, settings: BM25Settings) -> Analyzer:
+    """The analyser that the settings name; InputError where its terms may be others now."""
+    found = analyzer(settings.language, settings.analyzer)
+    for name, number in settings.versions.items():
+        if found.versions.get(name) != number:
+            problem = f"was made with {name} {number}, and here is {found.versions.get(name)}"
+            raise InputError(folder, problem, "Index the corpus again, or install that version.")
+    return found
+
+
+def _weighed(texts: Sequence[str], terms_of: Analyzer, settings: BM25Settings, scratch: Path) -> Iterator[Any]:
     """The parts of an index, one at a time, with the statistics of all texts; `scratch` is filled on the way."""
-    folders = count_postings(texts, analyzer(settings.language), scratch)
+    folders = count_postings(texts, terms_of, scratch)
     terms = sum(int(Postings.load(folder).lengths.sum(dtype=np.int64)) for folder in folders)
     if not terms:
         raise InputError("corpus", f"none of its {len(texts)} texts has a word", "Give texts to index.")

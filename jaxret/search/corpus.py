@@ -116,8 +116,9 @@ def encode_corpus(
     bounds = list(shard_bounds(len(texts), shard_documents))
     for number, (start, stop) in list(enumerate(bounds))[process::processes]:
         if not has_shard(folder, number):
-            vectors = encoder.passages(texts[start:stop], progress)
-            write_shard(folder, number, ids[start:stop], stored_as(vectors, dtype))
+            write_shard(
+                folder, number, ids[start:stop], stored_as(encoder.passages(texts[start:stop], progress), dtype)
+            )
         elif progress:
             progress(stop - start)
     if processes > 1:

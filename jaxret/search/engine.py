@@ -2,18 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 import numpy as np
 
 from jaxret.errors import InputError
-from jaxret.search.analyzers import analyzer, matched_spans
+from jaxret.search.analyzers import matched_spans
 from jaxret.search.blocks import MODES as EXACT
-from jaxret.search.corpus import open_store
+from jaxret.search.corpus import model_fingerprint, open_store
 from jaxret.search.encode import TextEncoder
 from jaxret.search.exact import ExactSearch
 from jaxret.search.index import Document, Index
+from jaxret.search.pairs import query_divisors
+from jaxret.search.runs import Run
 
 MODES = (*EXACT, "bm25")
 
@@ -35,6 +38,9 @@ class Engine:
       encoder: the model that made it; None for BM25.
       mode: "dense", "lexical", "multi_vector" or "bm25".
       k: results a question.
+
+    Attributes:
+      facts: what a manifest says of the system.
     """
 
     def __init__(self, index: Index, encoder: TextEncoder | None, mode: str, k: int):
@@ -43,16 +49,32 @@ class Engine:
         if not 1 <= k <= len(index.documents):
             problem = f"{k} results of a corpus of {len(index.documents)} documents"
             raise InputError("--k", problem, f"Give 1 to {len(index.documents)}.")
-        self._documents, self._analyzer = index.documents, analyzer(index.language)
+        self._documents, self._analyzer = index.documents, index.bm25.analyzer
+        self.facts: dict[str, Any] = {"system": mode}
         self._ranked: Callable[[list[str]], tuple[np.ndarray, np.ndarray]]
         if mode == "bm25":
+            self.facts |= asdict(index.bm25.settings)
             self._ranked = lambda questions: index.bm25.top_k(questions, k)
         elif encoder is None:
             raise InputError("--mode", f"{mode} needs the model that made the index", "Give its encoder, or use bm25.")
         else:
             stored = open_store(index.vectors, encoder)
-            search = ExactSearch(mode, stored, encoder.mesh, k, encoder.model.config.encoder.vocab_size)
-            self._ranked = lambda questions: search(encoder.queries(questions))
+            config = encoder.model.config
+            self.facts |= {"model": model_fingerprint(encoder), "text": encoder.model.text.to_dict()}
+            self.facts |= {"maxsim": config.maxsim}
+            search = ExactSearch(mode, stored, encoder.mesh, k, config.encoder.vocab_size)
+
+            def ranked(questions: list[str]) -> tuple[np.ndarray, np.ndarray]:
+                queries = encoder.queries(questions)
+                scores, positions = search(queries)
+                return scores / query_divisors(queries, mode, config.maxsim)[:, None], positions
+
+            self._ranked = ranked
+
+    def run(self, ids: Sequence[str], texts: Sequence[str]) -> Run:
+        """The best documents of each query, all queries at once; scores by the model's own rule."""
+        scores, positions = self._ranked(list(texts))
+        return Run.from_top_k(ids, [document.id for document in self._documents], positions, scores)
 
     def __call__(self, question: str) -> list[Hit]:
         """The best documents, best first."""

@@ -29,23 +29,40 @@ def reciprocal_rank(runs: Sequence[Run], weights: Sequence[float | int] | None =
     return _fused(runs, [1.0] * len(runs) if weights is None else weights, values)
 
 
-def weighted(runs: Sequence[Run], weights: Sequence[float | int], normalization: str = "min_max") -> Run:
+def weighted(
+    runs: Sequence[Run], weights: Sequence[float | int], normalization: str = "min_max", missing: str = "lowest"
+) -> Run:
     """The sum over runs of weight * normalised score.
 
     Args:
       runs: the runs.
       weights: one a run.
-      normalization: of the scores of a query within a run. `min_max`: to [0, 1], all 1 where they are equal; `z_score`:
-        mean 0 and standard deviation 1, all 0 where they are equal; `none`. A run that lacks a document adds its lowest
-        score of that query, which is 0 with `min_max`; if it lacks the query, 0.
+      normalization: of the n scores s of a query within a run:
+        `min_max`: (s - min) / (max - min), all 1 where they are equal;
+        `z_score`: (s - mean) / standard deviation (of n, not n - 1), all 0 where they are equal;
+        `sum`: (s - min) / the sum of all (s - min), all 1 / n where they are equal (Montague and Aslam 2001);
+        `max`: s / max, for scores of 0 and more, all 0 where they are 0;
+        `rank`: 1 - (rank - 1) / n, rank from 1 (Renda and Straccia 2003);
+        `none`: s.
+      missing: what a run adds for a document that it lacks: its `lowest` normalised score of that query (0 with
+        `min_max` and `sum`), or `zero`. With `rank`, and where it lacks the query, always 0.
 
     Raises:
-      InputError: no runs, another number of weights than of runs, or an unknown normalisation.
+      InputError: no runs, another number of weights than of runs, an unknown normalisation or `missing`, or a score
+        below 0 with `max`.
     """
-    if normalization not in _NORMALIZATIONS:
-        choices = ", ".join(_NORMALIZATIONS)
-        raise InputError("normalization", f"{normalization!r} is unknown", f"Choose from {choices}.")
-    return _fused(runs, weights, _NORMALIZATIONS[normalization])
+    for name, value, choices in (
+        ("normalization", normalization, tuple(_NORMALIZATIONS)),
+        ("missing", missing, ("lowest", "zero")),
+    ):
+        if value not in choices:
+            raise InputError(name, f"{value!r} is unknown", f"Choose from {', '.join(choices)}.")
+
+    def values(run: Run) -> tuple[np.ndarray, np.ndarray]:
+        retrieved, lowest = _NORMALIZATIONS[normalization](run)
+        return retrieved, lowest if missing == "lowest" else np.zeros(len(run))
+
+    return _fused(runs, weights, values)
 
 
 def _fused(
@@ -123,4 +140,38 @@ def _z_score(run: Run) -> tuple[np.ndarray, np.ndarray]:
     return normal, _extremes(run, normal)[0]
 
 
-_NORMALIZATIONS = {"min_max": _min_max, "z_score": _z_score, "none": _plain}
+def _sum(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    scores = run.scores.astype(np.float64)
+    low, high = _extremes(run, scores)
+    rows, lengths = run.rows, np.diff(run.offsets)
+    shifted = scores - low[rows]
+    total = np.bincount(rows, shifted, len(run))[rows]
+    normal = np.divide(shifted, total, out=1 / np.maximum(lengths, 1)[rows], where=(high > low)[rows])
+    return normal, _extremes(run, normal)[0]
+
+
+def _max(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    scores = run.scores.astype(np.float64)
+    low, high = _extremes(run, scores)
+    if (low < 0).any():
+        problem = f"query {run.query_ids[int(np.flatnonzero(low < 0)[0])]!r} has a score below 0"
+        raise InputError("normalization", f"max: {problem}", "Choose min_max or z_score.")
+    highest = high[run.rows]
+    normal = np.divide(scores, highest, out=np.zeros(len(scores)), where=highest > 0)
+    return normal, _extremes(run, normal)[0]
+
+
+def _rank(run: Run) -> tuple[np.ndarray, np.ndarray]:
+    rows = run.rows
+    before = np.arange(len(run.indices)) - run.offsets[rows]
+    return 1 - before / np.maximum(np.diff(run.offsets), 1)[rows], np.zeros(len(run))
+
+
+_NORMALIZATIONS = {
+    "min_max": _min_max,
+    "z_score": _z_score,
+    "sum": _sum,
+    "max": _max,
+    "rank": _rank,
+    "none": _plain,
+}

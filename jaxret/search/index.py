@@ -59,11 +59,12 @@ def build_index(
     corpus: Corpus,
     language: str,
     progress: Callable[[int], None] | None = None,
+    analyzer_name: str | None = None,
 ) -> Path:
     """Makes an index; finished parts of a killed run are kept. The description is written last."""
     folder = Path(folder)
     encode_corpus(encoder, corpus, folder / VECTORS, progress)
-    BM25.write(folder / LEXICON, passage_texts(corpus, " "), language)
+    BM25.write(folder / LEXICON, passage_texts(corpus, " "), language, analyzer_name)
     with atomic(folder / DOCUMENTS) as file:
         for row in corpus.by_id[::-1].tolist():
             record = {"_id": corpus.ids[row], "title": corpus.titles[row], "text": corpus.texts[row]}

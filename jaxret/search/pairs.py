@@ -49,6 +49,13 @@ def vector_scores(
     return np.array([score(queries, passages, q, d, rule) for q, d in rows], np.float32)
 
 
+def query_divisors(queries: Vectors, mode: str, rule: str) -> Float32[np.ndarray, " q"]:
+    """What an exact search's score is to be divided by for the model's own rule, for each query."""
+    if mode == "multi_vector" and TOKEN_RULES[rule] is np.mean:
+        return np.maximum(queries.needed("tokens").lengths, 1).astype(np.float32)
+    return np.ones(len(queries), np.float32)
+
+
 def _dense(queries: Vectors, passages: Vectors, q: int, d: int, _: str) -> np.floating:
     return np.dot(queries.needed("dense")[q], passages.needed("dense")[d])
 

@@ -7,6 +7,7 @@ are few.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import asdict
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, Protocol, runtime_checkable
@@ -22,10 +23,9 @@ from jaxret.search.budget import GB, resident_bytes
 from jaxret.search.corpus import model_fingerprint, open_store, passage_texts, store_ids, store_positions
 from jaxret.search.encode import TextEncoder
 from jaxret.search.exact import ExactSearch
-from jaxret.search.pairs import TOKEN_RULES, Pair, Scores, vector_scores
+from jaxret.search.pairs import Pair, Scores, query_divisors, vector_scores
 from jaxret.search.run_files import read_run
 from jaxret.search.runs import Run
-from jaxret.search.vectors import Vectors
 
 PAIRS_AT_ONCE = 2048
 PARTS_HELD = 4
@@ -51,17 +51,17 @@ class BM25Ranker:
 
     Args:
       corpus: the documents.
-      language: of the analyser.
+      language, analyzer_name: as `analyzer` takes them.
       folder: where the index is written, and stays but for `PARTS_HELD` parts; None keeps it in memory.
     """
 
-    def __init__(self, corpus: Corpus, language: str, folder: Path | None = None):
+    def __init__(self, corpus: Corpus, language: str, folder: Path | None = None, analyzer_name: str | None = None):
         self._ids, self._position_of, self._corpus = store_ids(corpus), store_positions(corpus), corpus
         texts = passage_texts(corpus, " ")
         if folder is None:
-            self._index = BM25.build(texts, language)
+            self._index = BM25.build(texts, language, analyzer_name)
         else:
-            BM25.write(folder, texts, language)
+            BM25.write(folder, texts, language, analyzer_name)
             self._index = BM25.load(folder, PARTS_HELD)
 
     def top_k(self, ids: Sequence[str], texts: Sequence[str], k: int) -> Run:
@@ -80,14 +80,7 @@ class BM25Ranker:
 
     def facts(self) -> dict[str, Any]:
         """The formula's settings and the corpus."""
-        settings = self._index.settings
-        return {
-            "system": "bm25",
-            "language": settings.language,
-            "k1": settings.k1,
-            "b": settings.b,
-            "corpus": self._corpus.fingerprint,
-        }
+        return {"system": "bm25", **asdict(self._index.settings), "corpus": self._corpus.fingerprint}
 
 
 class RunRanker:
@@ -166,7 +159,8 @@ class ModelRanker:
         """As `Ranker` has it: exact search, scores by the model's own rule."""
         queries = self._encoder.queries(list(texts))
         scores, positions = self._searched(min(k, len(self._stored)))(queries)
-        return Run.from_top_k(ids, self._ids, positions, scores / self._divisors(queries)[:, None])
+        divisors = query_divisors(queries, self._mode, self._encoder.model.config.maxsim)
+        return Run.from_top_k(ids, self._ids, positions, scores / divisors[:, None])
 
     def scores(self, pairs: Sequence[Pair]) -> Scores:
         """As `Ranker` has it; passages of the store are read from there, others encoded."""
@@ -186,12 +180,6 @@ class ModelRanker:
     def _search(self, k: int) -> ExactSearch:
         config, mesh, budget = self._encoder.model.config, self._encoder.mesh, resident_bytes() / GB + MORE_GB
         return ExactSearch(self._mode, self._stored, mesh, k, config.encoder.vocab_size, memory_budget_gb=budget)
-
-    def _divisors(self, queries: Vectors) -> np.ndarray:
-        """What exact search leaves out of the model's rule: float32 [q]."""
-        if self._mode == "multi_vector" and TOKEN_RULES[self._encoder.model.config.maxsim] is np.mean:
-            return np.maximum(queries.needed("tokens").lengths, 1).astype(np.float32)
-        return np.ones(len(queries), np.float32)
 
     def _chunk_scores(self, pairs: Sequence[Pair]) -> Scores:
         queries = _numbered(pair.query for pair in pairs)

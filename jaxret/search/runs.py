@@ -108,6 +108,11 @@ def kept(run: Run, keep: np.ndarray) -> Run:
     return replace(run, offsets=offsets, indices=run.indices[keep], scores=run.scores[keep])
 
 
+def first(run: Run, depth: int) -> Run:
+    """The run with the first `depth` results of each query."""
+    return kept(run, np.arange(len(run.indices)) - run.offsets[run.rows] < depth)
+
+
 def _offsets(lengths: np.ndarray) -> np.ndarray:
     return np.concatenate([[0], np.cumsum(lengths)]).astype(np.int64)
 

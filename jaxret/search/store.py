@@ -213,7 +213,7 @@ class StoredVectors:
         array = self._array(0, name)
         return array.dtype.itemsize * int(np.prod(array.shape[1:], dtype=np.int64))
 
-    def rows(self, rows: Sequence[int]) -> Vectors:
+    def rows(self, rows: Sequence[int] | np.ndarray) -> Vectors:
         """The vectors of some documents (positions in the store, one at least), float32, in the order asked for."""
         positions = np.asarray(rows, np.int64)
         numbers = np.searchsorted(self.starts, positions, side="right") - 1

@@ -124,6 +124,10 @@ class Vectors:
         """Some of the texts, in the order asked for."""
         return self._each(lambda part: part.chosen(rows), lambda part: part[rows])
 
+    def rows(self, rows: Sequence[int] | np.ndarray) -> Vectors:
+        """As `StoredVectors` has it."""
+        return self.chosen(np.asarray(rows, np.int64))
+
     def _each(self, ragged: Callable[[Ragged], Ragged], flat: Callable[[np.ndarray], np.ndarray]) -> Vectors:
         """What becomes of every attribute that is there."""
 

@@ -75,7 +75,7 @@ def test_evaluate_refuses_vectors_of_another_step(jaxret, trained, beir_of_anima
 
 
 @pytest.mark.parametrize(
-    "command", ["vocab", "train", "encode", "index", "search", "evaluate", "report", "mine", "score", "rerank"]
+    "command", ["vocab", "train", "encode", "index", "search", "evaluate", "report", "mine", "score", "rerank", "fuse"]
 )
 def test_help(jaxret, command):
     code, out, _ = jaxret(command, "--help")

@@ -5,6 +5,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from jaxret.cli.options import NORMALIZATIONS
 from jaxret.errors import InputError
 from jaxret.search.fusion import reciprocal_rank, weighted
 from jaxret.search.runs import Run
@@ -26,6 +27,16 @@ def normalized(row, normalization):
         return {}, 0.0
     values = list(row.values())
     low, high = min(values), max(values)
+    low_first = sorted(row, key=lambda document: (row[document], document))
+    if normalization == "rank":
+        return {d: (low_first.index(d) + 1) / len(row) for d in row}, 0.0
+    if normalization == "sum":
+        total = sum(value - low for value in values)
+        row = {d: (s - low) / total if high > low else 1 / len(values) for d, s in row.items()}
+        return row, min(row.values())
+    if normalization == "max":
+        row = {d: s / high if high else 0.0 for d, s in row.items()}
+        return row, min(row.values())
     if normalization == "min_max":
         return {d: (s - low) / (high - low) if high > low else 1.0 for d, s in row.items()}, 0.0
     if normalization == "z_score":
@@ -64,11 +75,18 @@ def test_reciprocal_rank(results, weights, k):
     assert_equal(fused, loop(results, weights, lambda row: ({d: 1 / (k + r) for d, r in ranks(row).items()}, 0.0)))
 
 
-@given(RUNS, WEIGHTS, st.sampled_from(["min_max", "z_score", "none"]))
-def test_weighted(results, weights, normalization):
-    weights = weights[: len(results)]
-    fused = weighted([Run.from_dict(run) for run in results], weights, normalization)
-    assert_equal(fused, loop(results, weights, lambda row: normalized(row, normalization)))
+@given(RUNS, WEIGHTS, st.sampled_from(NORMALIZATIONS), st.booleans())
+def test_weighted(results, weights, normalization, zero):
+    if normalization == "max":
+        results = [{q: {d: abs(s) for d, s in row.items()} for q, row in run.items()} for run in results]
+    weights, missing = weights[: len(results)], "zero" if zero else "lowest"
+    fused = weighted([Run.from_dict(run) for run in results], weights, normalization, missing)
+
+    def part(row):
+        scores, lowest = normalized(row, normalization)
+        return scores, 0.0 if zero else lowest
+
+    assert_equal(fused, loop(results, weights, part))
 
 
 def test_by_hand():
@@ -104,5 +122,9 @@ def test_wrong_arguments():
         weighted([run], [0.5, 0.5])
     with pytest.raises(InputError, match="0 for 0 runs"):
         reciprocal_rank([])
-    with pytest.raises(InputError, match="min_max, z_score, none"):
+    with pytest.raises(InputError, match="min_max, z_score, sum, max, rank, none"):
         weighted([run], [1], "softmax")
+    with pytest.raises(InputError, match="lowest, zero"):
+        weighted([run], [1], "none", "mean")
+    with pytest.raises(InputError, match=r"'q2'.*below 0"):
+        weighted([Run.from_dict({"q": {"a": 1.0}, "q2": {"a": 1.0, "b": -1.0}})], [1], "max")
