@@ -39,18 +39,18 @@ def search(
     from jaxret.search.engine import Engine
     from jaxret.search.index import load_index
 
-    asked = _asked_together(question, queries, split, output)
+    together = _asked_together(question, queries, split, output)
     opened = load_index(index)
     if k is None:
-        k = min(3 if asked is None else 1000, len(opened.documents))
+        k = min(3 if together is None else 1000, len(opened.documents))
     encoder = None if mode == "bm25" else text_encoder(opened.workdir, opened.step, mesh_shape)[0]
     engine = Engine(opened, encoder, mode, k)
     console = Console(highlight=False)
     if dry_run:
         console.print(f"would search {len(opened.documents)} documents of {index} by {mode}")
         return
-    if asked is not None and output is not None:
-        _write_run(engine, asked, output, tag, {"mode": mode, "k": k, "index": str(index), "queries": str(queries)})
+    if together is not None and output is not None:
+        _write_run(engine, together, output, tag, {"mode": mode, "k": k, "index": str(index), "queries": str(queries)})
         return
     if question is not None:
         show(console, engine(question))

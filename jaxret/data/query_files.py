@@ -39,7 +39,8 @@ def queries_from(path: str | Path, split: str | None = None) -> tuple[list[str],
 
 
 def _tab_separated(path: Path) -> list[tuple[str, str]]:
-    found, first = [], dict[str, int]()
+    found: list[tuple[str, str]] = []
+    first: dict[str, int] = {}
     for number, line in lines(path):
         name, tab, text = line.rstrip("\r\n").partition("\t")
         if not tab or not name or not text.strip():

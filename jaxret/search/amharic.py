@@ -1,14 +1,12 @@
 """Amharic words without differences of spelling, and without the affixes of nouns.
 
 Several letters are pronounced alike and written for each other: ሀ ሐ ኀ ኸ, ሰ ሠ, አ ዐ, ጸ ፀ, their first and fourth orders
-(ሀ ሃ, አ ኣ), labialised letters and pairs (ጐ ጎ, ሏ ሉዋ). One of each group is kept (Yeshambel, Mothe and Assabie 2022,
-"Amharic Adhoc Information Retrieval System Based on Morphological Features", Applied Sciences 12(3)).
+(ሀ ሃ, አ ኣ), labialised letters and pairs (ጐ ጎ, ሏ ሉዋ). One of each group is kept.
 
 Prepositions, articles, possessives, plurals and conjunctions are written together with the noun, and change its last
 letter, for a letter is a consonant with its vowel: ቤት (house), ቤቶች (houses). So affixes are matched consonant by
-consonant, longest first and repeatedly, as long as enough of the word remains (Alemayehu and Willett 2002, "Stemming of
-Amharic Words for Information Retrieval", Literary and Linguistic Computing 17(1)). The affixes are those of Obolensky,
-Zelelie and Andualem 1964, "Amharic Basic Course", units 3 to 6, in our own order and with our own least lengths.
+consonant, longest first and repeatedly, as long as enough of the word remains. Most affixes are in Obolensky, Zelelie
+and Andualem 1964, "Amharic Basic Course", units 3 to 6; their order and the least lengths are ours.
 """
 
 from __future__ import annotations

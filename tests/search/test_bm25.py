@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 import math
 import subprocess
 import sys
@@ -162,4 +163,36 @@ def test_broken_folders(tmp_path):
         BM25.load(tmp_path / "bm25").top_k(["cat"], 1)
     (tmp_path / "bm25/settings.json").write_text("{}")
     with pytest.raises(InputError, match="Index the corpus again"):
+        BM25.load(tmp_path / "bm25")
+
+
+def test_an_index_keeps_its_analyzer(tmp_path):
+    texts = ["two cats", "a category", "letters cat"]
+    BM25.write(tmp_path / "bm25", texts, "en", "words+letter-3-grams")
+    index, built = BM25.load(tmp_path / "bm25"), BM25.build(texts, "en", "words+letter-3-grams")
+    assert index.settings == built.settings and index.analyzer.name == "words+letter-3-grams"
+    assert [a.tolist() for a in index.top_k(["cat"], 3)] == [a.tolist() for a in built.top_k(["cat"], 3)]
+    assert index.top_k(["cat"], 3)[1].tolist() != BM25.build(texts, "en").top_k(["cat"], 3)[1].tolist()
+
+
+def settings_of(folder, change):
+    record = json.loads((folder / "settings.json").read_text())
+    change(record)
+    (folder / "settings.json").write_text(json.dumps(record))
+
+
+@pytest.mark.parametrize(("language", "name"), [("en", "words"), ("ja", "2-grams"), ("am", "words")])
+def test_an_old_index_names_no_analyzer(tmp_path, language, name):
+    BM25.write(tmp_path / "bm25", ["two cats"], language, name)
+    settings_of(tmp_path / "bm25", lambda record: [record.pop(field) for field in ("analyzer", "versions")])
+    assert BM25.load(tmp_path / "bm25").analyzer.name == name
+
+
+def test_other_versions_are_refused(tmp_path):
+    BM25.write(tmp_path / "bm25", ["two cats"], "en")
+    settings_of(tmp_path / "bm25", lambda record: record["versions"].update(PyStemmer="1.0"))
+    with pytest.raises(InputError, match=r"made with PyStemmer 1\.0, and here is"):
+        BM25.load(tmp_path / "bm25")
+    settings_of(tmp_path / "bm25", lambda record: record.update(analyzer="porter"))
+    with pytest.raises(InputError, match="porter"):
         BM25.load(tmp_path / "bm25")
