@@ -58,6 +58,7 @@ def made(folder: Path, shards: int) -> None:
     from jaxret.search.store import has_shard, write_shard
     from jaxret.search.vectors import Ragged, Vectors
 
+    folder.mkdir(parents=True, exist_ok=True)
     missing = [number for number in range(shards) if not has_shard(Folder(folder), number)]
     if not missing:
         return

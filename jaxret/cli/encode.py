@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from jaxret.cli.options import Data, DryRun, MeshShape, Model, Step, parsed_mesh_shape
+from jaxret.cli.options import Data, Distributed, DryRun, MeshShape, Model, Step, parsed_mesh_shape
 from jaxret.errors import InputError
 
 
@@ -22,18 +22,22 @@ def encode(
     ] = 8192,
     step: Step = None,
     mesh_shape: MeshShape = "-1,1,1",
+    distributed: Distributed = False,
     dry_run: DryRun = False,
 ) -> None:
     """Encodes a corpus once into shards of vectors; a killed run continues where it stopped.
 
-    Of several processes, as `jax.distributed` finds them, each encodes its share on its own devices.
+    Of several processes (--distributed) each encodes its share of the shards on its own devices.
     """
     from jaxret.data.beir import read_corpus
+    from jaxret.runtime.processes import join_processes
     from jaxret.search.dtypes import check_dtype
 
     check_dtype(dtype)
     if shard_documents < 1:
         raise InputError("--shard_documents", f"{shard_documents} is less than 1", "Give 1 or more.")
+    if distributed:
+        join_processes()
     corpus = read_corpus(data)
     encoder, step = text_encoder(model, step, mesh_shape)
     if dry_run:
@@ -44,7 +48,7 @@ def encode(
 
 
 def text_encoder(model: Path, step: int | None, mesh_shape: str) -> tuple[Any, int | None]:
-    """A TextEncoder over all devices, and the step of its parameters where the model is a workdir."""
+    """A TextEncoder over this process's devices, and the step of its parameters where the model is a workdir."""
     from jaxret.runtime.layouts import load_pretrained
     from jaxret.runtime.model import DESCRIPTION, load_model
     from jaxret.search.encode import TextEncoder
@@ -58,7 +62,7 @@ def text_encoder(model: Path, step: int | None, mesh_shape: str) -> tuple[Any, i
 
 
 def cross_encoder(model: str, mesh_shape: str) -> Any:
-    """A CrossEncoder over all devices."""
+    """A CrossEncoder over this process's devices."""
     from jaxret.runtime.layouts.cross_encoders import load_cross_encoder
     from jaxret.search.cross_encoder import CrossEncoder
 
@@ -67,13 +71,15 @@ def cross_encoder(model: str, mesh_shape: str) -> Any:
 
 
 def _prepared_mesh(mesh_shape: str) -> Any:
-    """The mesh, with compiled programs kept on disk and a warning of orbax's left out."""
+    """The mesh of this process's devices, with compiled programs kept on disk and a warning of orbax's left out."""
+    import jax
+
     from jaxret.runtime.compile_cache import use_compile_cache
     from jaxret.runtime.mesh import device_mesh
 
     logging.getLogger("absl").setLevel(logging.ERROR)  # orbax warns that a checkpoint is only read
     use_compile_cache()
-    return device_mesh(parsed_mesh_shape(mesh_shape))
+    return device_mesh(parsed_mesh_shape(mesh_shape), jax.local_devices())
 
 
 def named(model: Path, step: int | None) -> str:

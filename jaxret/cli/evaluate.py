@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jaxret.cli.options import AnalyzerName, Data, DryRun, Language, MeshShape, Step, parsed_weights
+from jaxret.cli.options import AnalyzerName, Data, DryRun, Language, MemoryBudget, MeshShape, Step, parsed_weights
 from jaxret.errors import InputError
 
 if TYPE_CHECKING:
@@ -37,9 +37,7 @@ def evaluate(
     systems: Systems = None,
     model: Annotated[Path | None, typer.Option("--model", help="The workdir of a training run.")] = None,
     step: Step = None,
-    vectors: Annotated[
-        Path | None, typer.Option("--vectors", help="What jaxret encode made; else encoded now.")
-    ] = None,
+    vectors: Annotated[str | None, typer.Option("--vectors", help="What jaxret encode made; else encoded now.")] = None,
     language: Language = "en",
     analyzer: AnalyzerName = None,
     prefix: Annotated[str, typer.Option("--prefix", help="Goes before the systems' names, e.g. untrained_.")] = "",
@@ -54,6 +52,7 @@ def evaluate(
     ] = "1000,200",
     measures: Annotated[str, typer.Option("--measures", help="Comma-separated, e.g. ndcg@10,R@100.")] = MEASURES,
     k: Annotated[int, typer.Option("--k", help="Results a query.")] = 100,
+    memory_budget_gb: MemoryBudget = None,
     mesh_shape: MeshShape = "-1,1,1",
     dry_run: DryRun = False,
 ) -> None:
@@ -86,7 +85,9 @@ def evaluate(
         runs["bm25"], settings = bm25_run(folder.corpus, language, ids, texts, k, analyzer)
         facts["bm25"] = asdict(settings)
     if modes or hybrid:
-        found, more = _searched(model, step, mesh_shape, folder.corpus, vectors, ids, texts, modes, k, hybrid)
+        found, more = _searched(
+            model, step, mesh_shape, folder.corpus, vectors, ids, texts, modes, k, hybrid, memory_budget_gb
+        )
         runs, facts = runs | found, facts | more
     if "fusion" in names:
         runs["fusion"], facts["fusion"] = _fused(runs, weight, folder.qrels(split), output)
@@ -111,7 +112,7 @@ def _hybrid(names: list[str], weights: str, depth: str) -> HybridSettings | None
 
 
 def _searched(
-    model, step, mesh_shape, corpus, store, ids, texts, modes, k, hybrid
+    model, step, mesh_shape, corpus, store, ids, texts, modes, k, hybrid, memory_budget_gb
 ) -> tuple[dict[str, Run], dict[str, Any]]:
     from jaxret.cli.encode import text_encoder
     from jaxret.cli.progress import progress
@@ -127,7 +128,17 @@ def _searched(
     else:
         found = open_store(store, encoder, corpus)
         names = found.ids
-    runs = model_runs(encoder, (names, found), ids, texts, modes, k, lambda mode: progress(mode, len(corpus)), hybrid)
+    runs = model_runs(
+        encoder,
+        (names, found),
+        ids,
+        texts,
+        modes,
+        k,
+        lambda mode: progress(mode, len(corpus)),
+        hybrid,
+        memory_budget_gb,
+    )
     facts = {"model": str(model), "step": step, "text": encoder.model.text.to_dict(), **machine(encoder.mesh)}
     return runs, facts | ({"hybrid": asdict(hybrid)} if hybrid else {})
 

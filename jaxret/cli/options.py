@@ -18,6 +18,17 @@ Model = Annotated[
 ]
 Step = Annotated[int | None, typer.Option("--step", help="Which checkpoint; the latest by default, 0 is untrained.")]
 MeshShape = Annotated[str, typer.Option("--mesh_shape", help="Sizes of data,fsdp,tensor; one may be -1.")]
+Distributed = Annotated[
+    bool,
+    typer.Option(
+        "--distributed",
+        help="Join the other processes of this job (TPU pods, Slurm, MPI, or JAX_COORDINATOR_ADDRESS).",
+    ),
+]
+MemoryBudget = Annotated[
+    float | None,
+    typer.Option("--memory_budget_gb", help="What the process may hold; a corpus that does not fit is streamed."),
+]
 DryRun = Annotated[bool, typer.Option("--dry_run", help="Check everything, print what would be done, do nothing.")]
 NewFolder = Annotated[Path, typer.Option("--output", help="The folder to write; it must not exist yet.")]
 Layout = Annotated[str, typer.Option("--layout", help="See docs/models.md; by default that of the (first) model.")]

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from jaxret.cli.options import DryRun, MeshShape
+from jaxret.cli.options import DryRun, MemoryBudget, MeshShape
 
 if TYPE_CHECKING:
     from jaxret.search.engine import Engine, Hit
@@ -28,6 +28,7 @@ def search(
     split: Annotated[str | None, typer.Option("--split", help="Of the folder's queries, those of these qrels.")] = None,
     output: Annotated[Path | None, typer.Option("--output", help="The TREC run file of --queries.")] = None,
     tag: Annotated[str, typer.Option("--tag", help="The last column of the run file.")] = "jaxret",
+    memory_budget_gb: MemoryBudget = None,
     mesh_shape: MeshShape = "-1,1,1",
     dry_run: DryRun = False,
 ) -> None:
@@ -44,7 +45,7 @@ def search(
     if k is None:
         k = min(3 if together is None else 1000, len(opened.documents))
     encoder = None if mode == "bm25" else text_encoder(opened.workdir, opened.step, mesh_shape)[0]
-    engine = Engine(opened, encoder, mode, k)
+    engine = Engine(opened, encoder, mode, k, memory_budget_gb)
     console = Console(highlight=False)
     if dry_run:
         console.print(f"would search {len(opened.documents)} documents of {index} by {mode}")

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from jaxret.cli.options import DryRun
+from jaxret.cli.options import Distributed, DryRun
 from jaxret.errors import InputError
 
 PREFIX = "--gin."
@@ -17,6 +17,7 @@ PREFIX = "--gin."
 def train(
     gin_file: Annotated[list[str], typer.Option("--gin_file", help="A gin file; may be given several times.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="--gin.NAME=VALUE, e.g. --gin.train.steps=100.")] = None,
+    distributed: Distributed = False,
     dry_run: DryRun = False,
 ) -> None:
     """Trains a retriever as a gin file says; --gin.NAME=VALUE overrides it, e.g. --gin.train.steps=100.
@@ -27,10 +28,13 @@ def train(
 
     from jaxret.runtime.compile_cache import use_compile_cache
     from jaxret.runtime.heap import compute_in_turn
+    from jaxret.runtime.processes import join_processes
     from jaxret.train import loop
 
     logging.basicConfig(format="%(message)s")
     logging.getLogger("jaxret.data").setLevel(logging.INFO)  # the shapes of the batches
+    if distributed:
+        join_processes()
     use_compile_cache()
     compute_in_turn()
     parse_gin(gin_file, bindings(overrides or []))

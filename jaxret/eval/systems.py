@@ -58,6 +58,7 @@ def model_runs(
     k: int,
     progress: Callable[[str], AbstractContextManager[Callable[[int], None]]] | None = None,
     hybrid: HybridSettings | None = None,
+    memory_budget_gb: float | None = None,
 ) -> dict[str, Run]:
     """Exact search with each of the modes, and BGE-M3's protocol; queries are encoded once.
 
@@ -69,6 +70,7 @@ def model_runs(
       k: results a query.
       progress: given a mode, the context of a function that hears how many more documents are scored.
       hybrid: if given, the runs of `hybrid_runs` are there too; it needs all three modes of the model.
+      memory_budget_gb: see `ExactSearch`.
     """
     document_ids, vectors = documents
     queries = encoder.queries(list(texts))
@@ -76,7 +78,8 @@ def model_runs(
     for mode in MODES:
         depth = max(k if mode in modes else 0, deep if mode != "multi_vector" else 0)
         if depth:
-            search = ExactSearch(mode, vectors, encoder.mesh, depth, encoder.model.config.encoder.vocab_size)
+            vocabulary = encoder.model.config.encoder.vocab_size
+            search = ExactSearch(mode, vectors, encoder.mesh, depth, vocabulary, memory_budget_gb=memory_budget_gb)
             with progress(mode) if progress else nullcontext() as advance:
                 scores, positions = search(queries, advance)
             runs[mode] = Run.from_top_k(list(ids), document_ids, positions, scores)

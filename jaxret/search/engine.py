@@ -38,12 +38,15 @@ class Engine:
       encoder: the model that made it; None for BM25.
       mode: "dense", "lexical", "multi_vector" or "bm25".
       k: results a question.
+      memory_budget_gb: see `ExactSearch`.
 
     Attributes:
       facts: what a manifest says of the system.
     """
 
-    def __init__(self, index: Index, encoder: TextEncoder | None, mode: str, k: int):
+    def __init__(
+        self, index: Index, encoder: TextEncoder | None, mode: str, k: int, memory_budget_gb: float | None = None
+    ):
         if mode not in MODES:
             raise InputError("--mode", f"unknown {mode!r}", f"Choose one of {', '.join(MODES)}.")
         if not 1 <= k <= len(index.documents):
@@ -62,7 +65,8 @@ class Engine:
             config = encoder.model.config
             self.facts |= {"model": model_fingerprint(encoder), "text": encoder.model.text.to_dict()}
             self.facts |= {"maxsim": config.maxsim}
-            search = ExactSearch(mode, stored, encoder.mesh, k, config.encoder.vocab_size)
+            vocabulary = config.encoder.vocab_size
+            search = ExactSearch(mode, stored, encoder.mesh, k, vocabulary, memory_budget_gb=memory_budget_gb)
 
             def ranked(questions: list[str]) -> tuple[np.ndarray, np.ndarray]:
                 queries = encoder.queries(questions)

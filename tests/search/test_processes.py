@@ -20,19 +20,19 @@ def test_two_processes_make_and_find_what_one_does(root, beir_of_animals, model,
         free.bind(("localhost", 0))
         address = f"localhost:{free.getsockname()[1]}"
 
-    def begun(**distributed):
+    def begun(**processes):
         flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"
-        command = [sys.executable, root / "tests/search/two_processes.py"]
-        more = {"k": 20} | ({"distributed": distributed} if distributed else {})
+        more = {"k": 20, "distributed": bool(processes)}
         return subprocess.Popen(
-            [*command, json.dumps(settings | more)],
-            env=os.environ | {"PYTHONPATH": str(root), "XLA_FLAGS": flags},
+            [sys.executable, root / "tests/search/two_processes.py", json.dumps(settings | more)],
+            env=os.environ | {"PYTHONPATH": str(root), "XLA_FLAGS": flags} | processes,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
         )
 
-    both = [begun(coordinator_address=address, num_processes=2, process_id=number) for number in (0, 1)]
+    job = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": "2"}
+    both = [begun(**job, JAX_PROCESS_ID=str(number)) for number in (0, 1)]
     for process in (*both, begun()):
         output, _ = process.communicate(timeout=240)
         assert process.returncode == 0, output

@@ -11,15 +11,16 @@ import numpy as np
 from jaxret.data.beir import read_corpus
 from jaxret.runtime.mesh import device_mesh
 from jaxret.runtime.model import Model
+from jaxret.runtime.processes import join_processes
 from jaxret.search.corpus import encode_corpus, open_store
 from jaxret.search.encode import TextEncoder
 from jaxret.search.exact import ExactSearch
 
 
-def main(folder, data, questions, k, distributed=None):
+def main(folder, data, questions, k, distributed):
     """Writes the scores and positions of every mode to `<process>-<processes>.npz`."""
     if distributed:
-        jax.distributed.initialize(**distributed)
+        join_processes()
     folder, number, count = Path(folder), jax.process_index(), jax.process_count()
     model, params = Model.load_description(folder), pickle.loads((folder / "params.pickle").read_bytes())
     encoder = TextEncoder(model, params, device_mesh((-1, 1, 1), jax.local_devices()))
