@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax import lax
 from jaxtyping import Array, Float, Int, UInt8
 
-from jaxret.ops.residuals import decompressed
+from jaxret.ops.residuals import inverse_lengths, unpacked_weights
 
 CENTROID_BLOCK, CENTROID_TOKENS = 256, 32
 EXACT_BLOCK, EXACT_TOKENS = 32, 32
@@ -80,8 +80,9 @@ def decompressed_maxsim(
     def best(rows: Int[Array, "d t"]) -> Float[Array, "d s"]:
         flat = rows.reshape(-1)
         near = codebook.centroids.at[documents.codes.at[flat].get(mode="clip")].get(mode="clip")
-        vectors = decompressed(near, documents.residuals.at[flat].get(mode="clip"), codebook.weights)
+        vectors = near + unpacked_weights(documents.residuals.at[flat].get(mode="clip"), codebook.weights)
         products = jnp.einsum("nk,sk->ns", vectors, q, preferred_element_type=jnp.float32)
+        products = products * inverse_lengths(vectors)
         return jnp.max(products.reshape(*rows.shape, -1), axis=1)
 
     return _in_blocks(best, q.shape[0], starts, lengths, EXACT_BLOCK, EXACT_TOKENS)

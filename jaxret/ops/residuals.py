@@ -38,9 +38,10 @@ def plane_order(vectors: Float[Array, "*n k"], bits: int) -> Float[Array, "*n k"
 def unpacked_weights(packed: UInt8[Array, "*n p"], weights: Float[Array, " m"]) -> Float[Array, "*n k"]:
     """The weight of each dimension's bucket, in plane order; `m` weights, `k = 8 * p / bits`."""
     bits = weights.shape[0].bit_length() - 1
+    wide = packed.astype(jnp.int32)  # lanes as wide as the weights', which the selections want
     planes = []
     for place in range(8 // bits):
-        chosen = [(packed >> (7 - place * bits - bit)) & 1 == 1 for bit in range(bits)]
+        chosen = [(wide >> (7 - place * bits - bit)) & 1 == 1 for bit in range(bits)]
         planes.append(_chosen_weight(chosen, [weights[bucket] for bucket in range(weights.shape[0])]))
     return jnp.concatenate(planes, axis=-1)
 
@@ -56,7 +57,12 @@ def decompressed(
       weights: of the buckets.
     """
     vectors = centroids + unpacked_weights(packed, weights)
-    return vectors * lax.rsqrt(jnp.maximum(jnp.sum(vectors * vectors, axis=-1, keepdims=True), 1e-24))
+    return vectors * inverse_lengths(vectors)
+
+
+def inverse_lengths(vectors: Float[Array, "*n k"]) -> Float[Array, "*n 1"]:
+    """One by the length of each vector; 1e12 at most, so that a vector of zeros stays one."""
+    return lax.rsqrt(jnp.maximum(jnp.sum(vectors * vectors, axis=-1, keepdims=True), 1e-24))
 
 
 def _chosen_weight(bits: Sequence[Bool[Array, "*n"]], weights: Sequence[Float[Array, ""]]) -> Float[Array, ...]:
@@ -70,4 +76,7 @@ def _chosen_weight(bits: Sequence[Bool[Array, "*n"]], weights: Sequence[Float[Ar
 def nearest_centroid(vectors: Float[Array, "n k"], centroids: Float[Array, "c k"]) -> Int[Array, " n"]:
     """The centroid with the largest dot product; of equal ones the first."""
     products = jnp.einsum("nk,ck->nc", vectors, centroids, preferred_element_type=jnp.float32)
-    return jnp.argmax(products, axis=1).astype(jnp.int32)
+    # Two plain reductions, which vectorise; argmax is one over pairs, which does not.
+    best = products == jnp.max(products, axis=1, keepdims=True)
+    number = centroids.shape[0]
+    return jnp.min(jnp.where(best, jnp.arange(number, dtype=jnp.int32)[None, :], number), axis=1)

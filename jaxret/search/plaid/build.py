@@ -112,7 +112,7 @@ def build_plaid(
         write_codec(begun, _codec_for(stored, settings))
     codec = read_codec(begun)
     done = set(chunk_numbers(begun))
-    lengths: list[Int[np.ndarray, " d"]] = []
+    lengths: list[Int[np.ndarray, " _"]] = []
     for number in range(len(stored.starts) - 1):
         if number not in done:
             documents, tokens = sum(map(len, lengths)), sum(int(part.sum()) for part in lengths)

@@ -52,7 +52,7 @@ class Codec:
 
     def compressed(self, vectors: Float[np.ndarray, "n k"]) -> tuple[Int[np.ndarray, " n"], UInt8[np.ndarray, "n p"]]:
         """The number of each vector's centroid, int32, and its packed residual."""
-        size = max(64, BLOCK_PRODUCTS // len(self.centroids))
+        size = max(64, min(BLOCK_PRODUCTS // len(self.centroids), 1 << (len(vectors) - 1).bit_length()))
         codes, residuals = np.zeros(len(vectors), np.int32), np.zeros((len(vectors), self.packed_width), np.uint8)
         centroids, cutoffs = jnp.asarray(self.centroids), jnp.asarray(self.cutoffs)
         for start in range(0, len(vectors), size):

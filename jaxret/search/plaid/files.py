@@ -128,7 +128,7 @@ def chunk_numbers(folder: Path) -> Iterator[int]:
     yield from sorted(int(name[1]) for name in names if name)
 
 
-def write_facts(folder: Path, codec: Codec, chunks: list[Int[np.ndarray, " d"]], ours: dict[str, Any]) -> None:
+def write_facts(folder: Path, codec: Codec, chunks: list[Int[np.ndarray, " _"]], ours: dict[str, Any]) -> None:
     """Writes the plan and the metadata that the reference reads, and the settings and deletions that we do.
 
     Args:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 from jaxtyping import Float
 from scipy.cluster.hierarchy import fcluster, linkage
+from scipy.spatial.distance import pdist
 
 from jaxret.errors import InputError
 from jaxret.search.vectors import Ragged
@@ -38,7 +39,7 @@ def _pooled(vectors: Float[np.ndarray, "l k"], pool_factor: int, protected_token
     if len(rest) < 2:
         return vectors
     count = max(len(vectors) // pool_factor, 1)
-    labels = fcluster(linkage(1 - rest @ rest.T, method="ward"), t=count, criterion="maxclust")
+    labels = fcluster(linkage(pdist(1 - rest @ rest.T), method="ward"), t=count, criterion="maxclust")
     sums = np.stack([rest[labels == label].mean(axis=0) for label in np.unique(labels)])
     return np.concatenate([unit(sums), protected])
 

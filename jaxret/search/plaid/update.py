@@ -94,7 +94,7 @@ def _without(chunk: Chunk, lengths: Int[np.ndarray, " d"]) -> Chunk:
     return Chunk(chunk.codes[keep], chunk.residuals[keep], lengths)
 
 
-def _contents(folder: Path) -> tuple[Codec, list[Int[np.ndarray, " d"]], dict[str, Any]]:
+def _contents(folder: Path) -> tuple[Codec, list[Int[np.ndarray, " _"]], dict[str, Any]]:
     """Codec, document lengths of each chunk, and facts; those of a new index where the reference wrote it."""
     codec = read_codec(folder)
     count, facts = read_facts(folder, codec)
@@ -104,7 +104,7 @@ def _contents(folder: Path) -> tuple[Codec, list[Int[np.ndarray, " d"]], dict[st
 
 @contextmanager
 def _changed(
-    folder: Path, codec: Codec, lengths: Sequence[Int[np.ndarray, " d"]], facts: dict[str, Any], stale: set[int]
+    folder: Path, codec: Codec, lengths: Sequence[Int[np.ndarray, " _"]], facts: dict[str, Any], stale: set[int]
 ) -> Iterator[Path]:
     """A new folder in place of the old one: what is stale is written inside, the rest are the same files."""
     with atomic_folder(folder) as changed:

@@ -121,7 +121,7 @@ def test_other_bits(tmp_path, queries, nbits):
 def test_one_document_on_eight_devices(tmp_path, queries):
     index = PlaidIndex.load(built(tmp_path / "plaid", clustered(1, 3, longest=1)))
     assert len(index.codec.centroids) == 1, "k-means makes no more centroids than vectors"
-    check(index, queries, 1, published_pruning(1), devices=8)
+    check(index, queries, 1, Pruning(1, 0.5, 4), devices=8)
 
 
 def test_published_settings():
