@@ -17,7 +17,7 @@ from jaxtyping import Array, Float, Int, UInt8
 from jaxret.ops.residuals import inverse_lengths, unpacked_weights
 
 CENTROID_BLOCK, CENTROID_TOKENS = 256, 32
-EXACT_BLOCK, EXACT_TOKENS = 32, 32
+EXACT_BLOCK, EXACT_TOKENS = 16, 64
 
 
 class Compressed(NamedTuple):

@@ -58,8 +58,9 @@ class Codec:
         for start in range(0, len(vectors), size):
             block = np.asarray(vectors[start : start + size], np.float32)
             padded = np.pad(block, ((0, size - len(block)), (0, 0)))
-            for whole, part in zip((codes, residuals), _compressed(padded, centroids, cutoffs), strict=True):
-                whole[start : start + size] = np.asarray(part)[: len(block)]
+            found = _compressed(jnp.asarray(padded), centroids, cutoffs)
+            codes[start : start + size] = np.asarray(found[0])[: len(block)]
+            residuals[start : start + size] = np.asarray(found[1])[: len(block)]
         return codes, residuals
 
     def decompressed(
@@ -74,9 +75,9 @@ class Codec:
 
 @jax.jit
 def _compressed(
-    vectors: Float[Array, "n k"] | Float[np.ndarray, "n k"], centroids: Float[Array, "c k"], cutoffs: Float[Array, " m"]
+    vectors: Float[Array, "n k"], centroids: Float[Array, "c k"], cutoffs: Float[Array, " m"]
 ) -> tuple[Int[Array, " n"], UInt8[Array, "n p"]]:
-    codes = nearest_centroid(jnp.asarray(vectors), centroids)
+    codes = nearest_centroid(vectors, centroids)
     return codes, packed_residuals(vectors - centroids[codes], cutoffs)
 
 

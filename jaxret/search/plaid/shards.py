@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from jaxtyping import Array, Int
@@ -28,11 +28,11 @@ class Shard(NamedTuple):
     """
 
     tokens: Compressed
-    starts: Int[Array, " d"] | Int[np.ndarray, "n d"]
-    lengths: Int[Array, " d"] | Int[np.ndarray, "n d"]
-    positions: Int[Array, " d"] | Int[np.ndarray, "n d"]
-    listed: Int[Array, " i"] | Int[np.ndarray, "n i"]
-    list_starts: Int[Array, " c"] | Int[np.ndarray, "n c"]
+    starts: Int[Array, " d"]
+    lengths: Int[Array, " d"]
+    positions: Int[Array, " d"]
+    listed: Int[Array, " i"]
+    list_starts: Int[Array, " c"]
 
 
 def shards(index: PlaidIndex, devices: int) -> Shard:
@@ -51,19 +51,19 @@ def shards(index: PlaidIndex, devices: int) -> Shard:
         fix = "Search it on more devices."
         raise InputError("index", f"{tokens} tokens on one device, which counts to {EMPTY - 1}", fix)
 
-    def stacked(name: str, size: int, fill: int) -> np.ndarray:
-        return np.stack([_filled(getattr(part, name), size, fill) for part in parts])
+    def stacked(arrays: list[Any], size: int, fill: int = 0) -> Any:
+        return np.stack([_filled(array, size, fill) for array in arrays])
 
     return Shard(
         Compressed(
-            np.stack([_filled(part.tokens.codes, tokens, 0) for part in parts]),
-            np.stack([_filled(part.tokens.residuals, tokens, 0) for part in parts]),
+            stacked([part.tokens.codes for part in parts], tokens),
+            stacked([part.tokens.residuals for part in parts], tokens),
         ),
-        stacked("starts", documents, 0),
-        stacked("lengths", documents, 0),
-        stacked("positions", documents, EMPTY),
-        stacked("listed", entries, 0),
-        np.stack([part.list_starts for part in parts]),
+        stacked([part.starts for part in parts], documents),
+        stacked([part.lengths for part in parts], documents),
+        stacked([part.positions for part in parts], documents, EMPTY),
+        stacked([part.listed for part in parts], entries),
+        stacked([part.list_starts for part in parts], len(index.codec.centroids) + 2),
     )
 
 
@@ -72,14 +72,15 @@ def _shard(index: PlaidIndex, rows: Int[np.ndarray, " d"]) -> Shard:
     lengths, starts = index.lengths[rows], np.zeros(len(rows), np.int64)
     np.cumsum(lengths[:-1], out=starts[1:])
     flat = np.repeat(index.starts[rows] - starts, lengths) + np.arange(int(lengths.sum()))
-    codes = index.codes[flat]
-    number = len(index.codec.centroids)
-    listed, sizes = inverted_lists(codes, np.repeat(np.arange(len(rows)), lengths), number)
-    list_starts = np.concatenate([[0], np.cumsum(sizes), [len(listed)]]).astype(np.int32)
-    small = (part.astype(np.int32) for part in (starts, lengths, rows))
-    return Shard(Compressed(codes, index.residuals[flat]), *small, listed, list_starts)
+    codes: Any = index.codes[flat]
+    residuals: Any = index.residuals[flat]
+    documents = np.repeat(np.arange(len(rows)), lengths)
+    listed, sizes = inverted_lists(codes, documents, len(index.codec.centroids))
+    list_starts = np.concatenate([[0], np.cumsum(sizes), [len(listed)]])
+    small: list[Any] = [part.astype(np.int32) for part in (starts, lengths, rows, listed, list_starts)]
+    return Shard(Compressed(codes, residuals), *small)
 
 
-def _filled(array: np.ndarray, size: int, fill: int) -> np.ndarray:
+def _filled(array: Any, size: int, fill: int) -> Any:
     """With `fill` up to `size` rows."""
     return np.concatenate([array, np.full((size - len(array), *array.shape[1:]), fill, array.dtype)])
