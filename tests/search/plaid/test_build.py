@@ -64,9 +64,11 @@ def test_a_build_that_was_killed_goes_on_and_gives_the_same_bytes(tmp_path, corp
         built(target, corpus)
     assert not target.exists()
     (tmp_path / ".plaid.building" / f".{at}.codes.pt.x1").write_bytes(b"half")
-    monkeypatch.setattr(build, "write_chunk", write)
+    written = []
+    monkeypatch.setattr(build, "write_chunk", lambda *parts: (written.append(parts[1]), write(*parts)))
     monkeypatch.setattr(build, "trained_codec", None)  # the codec is there already
     built(target, corpus)
+    assert written == list(range(at, 4)), "what was done is not done again"
     assert contents(target) == contents(folder)
     assert [path.name for path in tmp_path.iterdir()] == ["plaid"]
 
