@@ -142,6 +142,26 @@ def pickled_tensors(path: Path) -> dict[str, LazyTensor]:
       InputError: the file is truncated, corrupt, big-endian, not a torch file or without named tensors, or its pickle
         asks for anything that is no part of a tensor; nothing of it has run.
     """
+    tensors = _opened(path, _named)
+    if not tensors:
+        raise InputError(path, "holds no named tensors", "Save the model's state_dict.")
+    return tensors
+
+
+def listed_tensors(path: Path) -> list[LazyTensor]:
+    """The tensors of a file that holds one tensor, or a tuple or list of tensors.
+
+    Raises:
+      InputError: as `pickled_tensors` does, or the file holds anything else.
+    """
+    tensors = list(_opened(path, _listed).values())
+    if not tensors:
+        raise InputError(path, "holds no tensor, nor a tuple of tensors", "Save one tensor, or a tuple of tensors.")
+    return tensors
+
+
+def _opened(path: Path, named: Callable[[Any], Iterator[tuple[str, _Tensor]]]) -> dict[str, LazyTensor]:
+    """The tensors that `named` finds in the file's value."""
     try:
         with open(path, "rb") as file:
             start = file.read(4)
@@ -149,7 +169,7 @@ def pickled_tensors(path: Path) -> dict[str, LazyTensor]:
             value, places = _zip_contents(file, path) if start == b"PK\x03\x04" else _legacy_contents(file, path)
         size = path.stat().st_size
         tensors = {}
-        for name, tensor in _named(value):
+        for name, tensor in named(value):
             if name in tensors:
                 raise ValueError(f"two tensors named {name}")
             tensors[name] = _lazy(tensor, places, path, size)
@@ -157,8 +177,6 @@ def pickled_tensors(path: Path) -> dict[str, LazyTensor]:
         raise
     except Exception as error:  # a damaged pickle raises whatever its random opcodes happen to do
         raise InputError(path, f"not a readable torch file ({type(error).__name__}: {error})", DOWNLOAD) from None
-    if not tensors:
-        raise InputError(path, "holds no named tensors", "Save the model's state_dict.")
     return tensors
 
 
@@ -238,6 +256,13 @@ def _named(value: Any) -> Iterator[tuple[str, _Tensor]]:
                 yield from named(inner, f"{prefix}{key}.")
 
     return named(value, "") if isinstance(value, dict) else iter(())
+
+
+def _listed(value: Any) -> Iterator[tuple[str, _Tensor]]:
+    values = list(value) if type(value) in (tuple, list) else [value]
+    if not all(isinstance(tensor, _Tensor) for tensor in values):
+        return iter(())
+    return ((str(number), tensor) for number, tensor in enumerate(values))
 
 
 def _lazy(tensor: _Tensor, places: Places, path: Path, file_bytes: int) -> LazyTensor:

@@ -1,9 +1,9 @@
-"""Files as `torch.save` writes them, for libraries that read a head from a pickle; written without torch."""
+"""Files as `torch.save` writes them, for libraries that read tensors from pickles; written without torch."""
 
 from __future__ import annotations
 
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +11,14 @@ import numpy as np
 from jaxret.errors import InputError
 from jaxret.files import atomic
 
-STORAGES = {"float32": "FloatStorage", "float16": "HalfStorage", "bfloat16": "BFloat16Storage"}
+STORAGES = {
+    "float32": "FloatStorage",
+    "float16": "HalfStorage",
+    "bfloat16": "BFloat16Storage",
+    "int32": "IntStorage",
+    "int64": "LongStorage",
+    "uint8": "ByteStorage",
+}
 
 
 def write_torch_file(path: Path, tensors: Iterable[tuple[str, np.ndarray]]) -> None:
@@ -19,29 +26,47 @@ def write_torch_file(path: Path, tensors: Iterable[tuple[str, np.ndarray]]) -> N
 
     Args:
       path: the file, `.pt` or `.bin`.
-      tensors: `(name, values)` of float32, float16 or bfloat16.
+      tensors: `(name, values)`, of a dtype in STORAGES.
 
     Raises:
       InputError: another dtype.
     """
-    arrays = {name: np.asarray(array, order="C") for name, array in tensors}
-    for name, array in arrays.items():
+    named = [(f"tensor {name}", name, np.asarray(array, order="C")) for name, array in tensors]
+
+    def pickled(parts: list[bytes]) -> bytes:
+        items = [_text(name) + part for (_, name, _), part in zip(named, parts, strict=True)]
+        return b"}" + b"(" + b"".join(items) + b"u"
+
+    _write(path, [(place, array) for place, _, array in named], pickled)
+
+
+def write_torch_value(path: Path, value: np.ndarray | Sequence[np.ndarray]) -> None:
+    """Writes one tensor, or a tuple of tensors, in torch's zip format; raises InputError as `write_torch_file` does."""
+    alone = isinstance(value, np.ndarray)
+    arrays = [np.asarray(array, order="C") for array in ([value] if alone else value)]
+    _write(path, [(str(path), array) for array in arrays], lambda parts: parts[0] if alone else _tuple(*parts))
+
+
+def _write(path: Path, arrays: list[tuple[str, np.ndarray]], pickled: Callable[[list[bytes]], bytes]) -> None:
+    """The archive; `pickled` joins the pickles of the tensors, stored in the files `data/<number>`, to the value's."""
+    for place, array in arrays:
         if array.dtype.name not in STORAGES:
             problem = f"{array.dtype.name} has no place in a torch file"
-            raise InputError(f"tensor {name}", problem, f"Choose one of {', '.join(STORAGES)}.")
+            raise InputError(place, problem, f"Choose one of {', '.join(STORAGES)}.")
+    parts = [_tensor(number, array) for number, (_, array) in enumerate(arrays)]
     with atomic(path, "wb") as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         inside = path.stem
-        archive.writestr(f"{inside}/data.pkl", _pickle(arrays))
-        archive.writestr(f"{inside}/byteorder", "little")
-        for number, array in enumerate(arrays.values()):
-            archive.writestr(f"{inside}/data/{number}", array.astype(array.dtype.newbyteorder("<")).tobytes())
-        archive.writestr(f"{inside}/version", "3\n")
+        archive.writestr(_entry(f"{inside}/data.pkl"), b"\x80\x02" + pickled(parts) + b".")
+        archive.writestr(_entry(f"{inside}/byteorder"), "little")
+        for number, (_, array) in enumerate(arrays):
+            data = np.ascontiguousarray(array, array.dtype.newbyteorder("<"))
+            archive.writestr(_entry(f"{inside}/data/{number}"), data.tobytes())
+        archive.writestr(_entry(f"{inside}/version"), "3\n")
 
 
-def _pickle(arrays: dict[str, np.ndarray]) -> bytes:
-    """The pickle (protocol 2) of `{name: tensor}` whose storages are the archive's files `data/<number>`."""
-    items = [_text(name) + _tensor(number, array) for number, (name, array) in enumerate(arrays.items())]
-    return b"\x80\x02" + b"}" + b"(" + b"".join(items) + b"u" + b"."
+def _entry(name: str) -> zipfile.ZipInfo:
+    """An entry without the time, so that the same tensors give the same bytes."""
+    return zipfile.ZipInfo(name)
 
 
 def _tensor(number: int, array: np.ndarray) -> bytes:
