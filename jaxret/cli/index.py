@@ -16,17 +16,28 @@ def index(
     output: Annotated[Path, typer.Option("--output", help="The folder of the index.")],
     language: Language = "en",
     analyzer: AnalyzerName = None,
+    dtype: Annotated[str, typer.Option("--dtype", help="Of the vectors: float32, bfloat16 or int8.")] = "float32",
+    nbits: Annotated[
+        int | None, typer.Option("--nbits", help="1, 2 or 4: compress the tokens too, for search --mode plaid.")
+    ] = None,
+    pool_factor: Annotated[
+        int, typer.Option("--pool_factor", help="Of compressed tokens: keep so many times fewer of a document.")
+    ] = 1,
     step: Step = None,
     mesh_shape: MeshShape = "-1,1,1",
     dry_run: DryRun = False,
 ) -> None:
-    """Encodes a corpus and indexes it for BM25, ready for `jaxret search`."""
+    """Encodes a corpus and indexes it for BM25, and compressed on demand, ready for `jaxret search`."""
     from jaxret.cli.encode import named, text_encoder
     from jaxret.cli.progress import progress
     from jaxret.data.beir import read_corpus
     from jaxret.search import analyzers
+    from jaxret.search.dtypes import check_dtype
     from jaxret.search.index import build_index
+    from jaxret.search.plaid.build import PlaidSettings
 
+    check_dtype(dtype)
+    compression = None if nbits is None else PlaidSettings(nbits=nbits, pool_factor=pool_factor)
     corpus = read_corpus(data)
     analyzers.analyzer(language, analyzer)
     encoder, step = text_encoder(model, step, mesh_shape)
@@ -34,5 +45,5 @@ def index(
         print(f"would index {len(corpus)} documents of {data} with {named(model, step)} into {output}")
         return
     with progress(f"index into {output}", len(corpus)) as advance:
-        build_index(output, encoder, model, step, corpus, language, advance, analyzer)
+        build_index(output, encoder, model, step, corpus, language, advance, analyzer, dtype, compression)
     print(f"{output}: {len(corpus)} documents, {named(model, step)}")

@@ -19,7 +19,7 @@ LONGEST = 240
 def search(
     question: Annotated[str | None, typer.Argument(help="Asked once; without it, a prompt asks.")] = None,
     index: Annotated[Path, typer.Option("--index", help="What jaxret index made.")] = Path("runs/demo/index"),
-    mode: Annotated[str, typer.Option("--mode", help="multi_vector, dense, lexical or bm25.")] = "multi_vector",
+    mode: Annotated[str, typer.Option("--mode", help="multi_vector, dense, lexical, plaid or bm25.")] = "multi_vector",
     k: Annotated[int | None, typer.Option("--k", help="Results a question; 3, or 1000 of --queries.")] = None,
     queries: Annotated[
         Path | None,

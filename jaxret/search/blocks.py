@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -52,29 +53,39 @@ class Group(NamedTuple):
     positions: Int32[np.ndarray, "devices c"]
 
 
-def dense_groups(vectors: Vectors, first: int, devices: int, sizes: BlockSizes) -> Iterator[Group]:
+Maker = Callable[[], Group]
+
+
+def dense_groups(vectors: Vectors, first: int, devices: int, sizes: BlockSizes) -> Iterator[Maker]:
     """Groups of dense vectors; arguments as `multi_vector_groups`."""
     dense, scales = vectors.needed("dense"), vectors.dense_scales
-    for rows in _blocked(np.arange(len(vectors)), sizes.documents, devices):
+
+    def made(rows: np.ndarray) -> Group:
         chosen = np.where(rows == EMPTY, 0, rows)
-        yield Group(Rows(dense[chosen], None if scales is None else scales[chosen]), _positions(rows, first))
+        return Group(Rows(dense[chosen], None if scales is None else scales[chosen]), _positions(rows, first))
+
+    for rows in _blocked(np.arange(len(vectors)), sizes.documents, devices):
+        yield partial(made, rows)
 
 
-def lexical_groups(vectors: Vectors, first: int, devices: int, sizes: BlockSizes) -> Iterator[Group]:
+def lexical_groups(vectors: Vectors, first: int, devices: int, sizes: BlockSizes) -> Iterator[Maker]:
     """Groups of documents with about as many terms; arguments as `multi_vector_groups`."""
     ids, weights = vectors.needed("term_ids"), vectors.needed("term_weights")
+
+    def made(rows: np.ndarray, length: int) -> Group:
+        chosen = np.where(rows == EMPTY, rows[0, 0], rows).reshape(-1)
+        values = weights.padded(chosen, length)
+        values[np.arange(length)[None, :] >= ids.lengths[chosen][:, None]] = 0.0
+        shape = (*rows.shape, length)
+        return Group(Terms(ids.padded(chosen, length).reshape(shape), values.reshape(shape)), _positions(rows, first))
+
     for length, members in by_bucket(ids.lengths):
         for rows in _blocked(members, sizes.documents, devices):
-            chosen = np.where(rows == EMPTY, members[0], rows).reshape(-1)
-            values = weights.padded(chosen, length)
-            values[np.arange(length)[None, :] >= ids.lengths[chosen][:, None]] = 0.0
-            shape = (*rows.shape, length)
-            block = Terms(ids.padded(chosen, length).reshape(shape), values.reshape(shape))
-            yield Group(block, _positions(rows, first))
+            yield partial(made, rows, length)
 
 
-def multi_vector_groups(vectors: Vectors, first: int, devices: int, sizes: BlockSizes) -> Iterator[Group]:
-    """Groups of documents of about the same length.
+def multi_vector_groups(vectors: Vectors, first: int, devices: int, sizes: BlockSizes) -> Iterator[Maker]:
+    """Groups of documents of about the same length, each yet to be made, which copies its vectors.
 
     Args:
       vectors: of some documents.
@@ -83,16 +94,19 @@ def multi_vector_groups(vectors: Vectors, first: int, devices: int, sizes: Block
       sizes: of a block.
     """
     tokens, scales = vectors.needed("tokens"), vectors.token_scales
-    width = tokens.values.shape[1]
+
+    def made(rows: np.ndarray, length: int, documents: int) -> Group:
+        chosen = np.where(rows == EMPTY, rows[0, 0], rows).reshape(-1)
+        shape = (devices, sizes.tiles, documents, length)
+        used = np.any(rows.reshape(shape[:3]) != EMPTY, axis=-1)
+        values = tokens.padded(chosen, length).reshape(*shape, -1)
+        block = Tiles(values, used, None if scales is None else scales.padded(chosen, length).reshape(shape))
+        return Group(block, _positions(rows, first))
+
     for length, members in by_bucket(tokens.lengths):
         documents = tile_documents(length, sizes.tile_tokens)
         for rows in _blocked(members, sizes.tiles * documents, devices):
-            chosen = np.where(rows == EMPTY, members[0], rows).reshape(-1)
-            shape = (devices, sizes.tiles, documents, length)
-            used = np.any(rows.reshape(shape[:3]) != EMPTY, axis=-1)
-            values = tokens.padded(chosen, length).reshape(*shape, width)
-            block = Tiles(values, used, None if scales is None else scales.padded(chosen, length).reshape(shape))
-            yield Group(block, _positions(rows, first))
+            yield partial(made, rows, length, documents)
 
 
 def tile_documents(length: int, tile_tokens: int) -> int:
@@ -107,12 +121,12 @@ class Mode(NamedTuple):
     Attributes:
       arrays: of `Vectors`, that are needed.
       score: `(queries, block) -> [b c]`.
-      groups: makes the blocks.
+      groups: cuts vectors into blocks.
     """
 
     arrays: tuple[str, ...]
     score: Callable[..., Any]
-    groups: Callable[[Vectors, int, int, BlockSizes], Iterator[Group]]
+    groups: Callable[[Vectors, int, int, BlockSizes], Iterator[Maker]]
 
 
 MODES = {

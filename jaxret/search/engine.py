@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from jaxret.errors import InputError
+from jaxret.ops.topk import EMPTY
 from jaxret.search.analyzers import matched_spans
 from jaxret.search.blocks import MODES as EXACT
 from jaxret.search.corpus import model_fingerprint, open_store
@@ -16,9 +17,13 @@ from jaxret.search.encode import TextEncoder
 from jaxret.search.exact import ExactSearch
 from jaxret.search.index import Document, Index
 from jaxret.search.pairs import query_divisors
+from jaxret.search.plaid.index import PlaidIndex
+from jaxret.search.plaid.search import PlaidSearch
 from jaxret.search.runs import Run
+from jaxret.search.top_k import NOTHING
+from jaxret.search.vectors import Vectors
 
-MODES = (*EXACT, "bm25")
+MODES = (*EXACT, "plaid", "bm25")
 
 
 @dataclass(frozen=True)
@@ -36,7 +41,7 @@ class Engine:
     Args:
       index: the index.
       encoder: the model that made it; None for BM25.
-      mode: "dense", "lexical", "multi_vector" or "bm25".
+      mode: "dense", "lexical", "multi_vector", "plaid" (compressed) or "bm25".
       k: results a question.
       memory_budget_gb: see `ExactSearch`.
 
@@ -61,19 +66,32 @@ class Engine:
         elif encoder is None:
             raise InputError("--mode", f"{mode} needs the model that made the index", "Give its encoder, or use bm25.")
         else:
-            stored = open_store(index.vectors, encoder)
             config = encoder.model.config
             self.facts |= {"model": model_fingerprint(encoder), "text": encoder.model.text.to_dict()}
             self.facts |= {"maxsim": config.maxsim}
-            vocabulary = config.encoder.vocab_size
-            search = ExactSearch(mode, stored, encoder.mesh, k, vocabulary, memory_budget_gb=memory_budget_gb)
+            search = self._searcher(index, encoder, mode, k, memory_budget_gb)
+            rule = "multi_vector" if mode == "plaid" else mode
 
             def ranked(questions: list[str]) -> tuple[np.ndarray, np.ndarray]:
                 queries = encoder.queries(questions)
                 scores, positions = search(queries)
-                return scores / query_divisors(queries, mode, config.maxsim)[:, None], positions
+                empty = positions == EMPTY
+                scores = np.where(empty, 0, scores) / query_divisors(queries, rule, config.maxsim)[:, None]
+                return scores, np.where(empty, NOTHING, positions)
 
             self._ranked = ranked
+
+    def _searcher(
+        self, index: Index, encoder: TextEncoder, mode: str, k: int, budget: float | None
+    ) -> Callable[[Vectors], tuple[np.ndarray, np.ndarray]]:
+        """Scores and positions of query vectors."""
+        stored = open_store(index.vectors, encoder)
+        if mode == "plaid":
+            compressed = PlaidIndex.load(index.plaid)
+            self.facts |= compressed.facts.get("settings", {})
+            return PlaidSearch(compressed, encoder.mesh, k)
+        vocabulary = encoder.model.config.encoder.vocab_size
+        return ExactSearch(mode, stored, encoder.mesh, k, vocabulary, memory_budget_gb=budget)
 
     def run(self, ids: Sequence[str], texts: Sequence[str]) -> Run:
         """The best documents of each query, all queries at once; scores by the model's own rule."""

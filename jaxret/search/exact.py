@@ -114,13 +114,13 @@ class ExactSearch:
         self._dtype, self._budget = compute_dtype(dtype), memory_budget_gb
         self._programs = programs(MODES[mode].score, k, mesh)
         self._sizes = SIZES[mesh.devices.flat[0].platform]
-        # A lane is a thread that takes a block, moves it and has it scored: one for each core, since the products are
-        # too small to divide; two where blocks are read while others are scored.
+        # A lane is a thread that takes a block, cuts it, moves it and has it scored: one for each core, since the
+        # products are too small to divide, and one more where the corpus is read.
         one_cpu = mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
         streamed = memory_budget_gb is not None and not fits(memory_budget_gb, corpus.nbytes(MODES[mode].arrays))
-        self._lanes = max(len(os.sched_getaffinity(0)) if one_cpu else 1, 2 if streamed else 1)
+        self._lanes = (len(os.sched_getaffinity(0)) if one_cpu else 1) + streamed
         self._compiling, self._compiled = threading.Lock(), set[Any]()
-        self._held = None if streamed else list(self._groups(None))
+        self._held = None if streamed else [made() for made in self._groups(None)]
 
     def __call__(
         self, queries: Vectors, progress: Callable[[int], None] | None = None
@@ -145,7 +145,8 @@ class ExactSearch:
 
     def _scanned(self, batches: list[Any], progress: Callable[[int], None] | None) -> Iterator[TopK]:
         """The best k for each batch of queries, after one walk through the corpus."""
-        groups = iter(self._held if self._held is not None else self._groups(self._part_bytes(batches)))
+        groups: Iterator[Group | Callable[[], Group]]
+        groups = iter(self._held) if self._held is not None else self._groups(self._part_bytes(batches))
         taking = threading.Lock()
 
         def lane(_: int) -> list[TopK]:
@@ -155,6 +156,7 @@ class ExactSearch:
                     group = next(groups, None)
                 if group is None:
                     return best
+                group = group if isinstance(group, Group) else group()
                 best = [self._step(*each, group) for each in zip(best, batches, strict=True)]
                 jax.block_until_ready(best)
                 if progress:
@@ -178,12 +180,16 @@ class ExactSearch:
             self._compiled.add(shapes)
         return best
 
-    def _groups(self, limit: int | None) -> Iterator[Group]:
-        """Blocks for all devices at a time, placed on them."""
+    def _groups(self, limit: int | None) -> Iterator[Callable[[], Group]]:
+        """Blocks for all devices at a time, each cut and placed on them when it is asked for."""
         mode, spread = MODES[self.mode], NamedSharding(self._mesh, SPREAD)
+
+        def placed(made: Callable[[], Group]) -> Group:
+            return jax.device_put(made(), spread)
+
         for first, part in self._corpus.parts(mode.arrays, limit, self._share):
-            for group in mode.groups(part, first, self._mesh.size, self._sizes):
-                yield jax.device_put(group, spread)
+            for made in mode.groups(part, first, self._mesh.size, self._sizes):
+                yield partial(placed, made)
 
     def _part_bytes(self, batches: list[Any]) -> int:
         """How much of a corpus may be read at a time."""

@@ -11,10 +11,12 @@ from jaxret.data.corpus import Corpus
 from jaxret.errors import InputError
 from jaxret.files import atomic, existing_folder, open_text, read_json, write_json
 from jaxret.search.bm25 import BM25
-from jaxret.search.corpus import encode_corpus, passage_texts
+from jaxret.search.corpus import encode_corpus, open_store, passage_texts
 from jaxret.search.encode import TextEncoder
+from jaxret.search.plaid.build import PlaidSettings, build_plaid
+from jaxret.search.plaid.codec import check_packing
 
-DESCRIPTION, DOCUMENTS, VECTORS, LEXICON = "index.json", "documents.jsonl", "vectors", "bm25"
+DESCRIPTION, DOCUMENTS, VECTORS, LEXICON, PLAID = "index.json", "documents.jsonl", "vectors", "bm25", "plaid"
 
 
 @dataclass(frozen=True)
@@ -50,6 +52,13 @@ class Index:
         """The store of vectors."""
         return self.folder / VECTORS
 
+    @property
+    def plaid(self) -> Path:
+        """The compressed token vectors; raises InputError where there are none."""
+        if not (self.folder / PLAID).is_dir():
+            raise InputError(self.folder, "has no compressed vectors", "Make them: jaxret index --nbits 2.")
+        return self.folder / PLAID
+
 
 def build_index(
     folder: str | Path,
@@ -60,10 +69,33 @@ def build_index(
     language: str,
     progress: Callable[[int], None] | None = None,
     analyzer_name: str | None = None,
+    dtype: str = "float32",
+    compression: PlaidSettings | None = None,
 ) -> Path:
-    """Makes an index; finished parts of a killed run are kept. The description is written last."""
+    """Makes an index; finished parts of a killed run are kept. The description is written last.
+
+    Args:
+      folder: where it will be.
+      encoder: the model.
+      workdir, step: where the model comes from.
+      corpus: the documents.
+      language, analyzer_name: of BM25.
+      progress: hears how many more documents are encoded.
+      dtype: of the stored vectors, see `encode_corpus`.
+      compression: of compressed token vectors, which are made besides; None for none.
+
+    Raises:
+      InputError: the vectors cannot be compressed so, or the folder holds the index of another model or corpus.
+    """
     folder = Path(folder)
-    encode_corpus(encoder, corpus, folder / VECTORS, progress)
+    if compression is not None:
+        if "multi_vector" not in encoder.model.config.heads:
+            raise InputError("nbits", "the model makes no token vectors", "Leave it out, or use another model.")
+        check_packing(encoder.model.config.token_width, compression.nbits)
+    encode_corpus(encoder, corpus, folder / VECTORS, progress, dtype)
+    if compression is not None:
+        stored = open_store(folder / VECTORS, encoder, corpus)
+        build_plaid(stored, folder / PLAID, compression, source=stored.manifest["model"] + corpus.fingerprint)
     BM25.write(folder / LEXICON, passage_texts(corpus, " "), language, analyzer_name)
     with atomic(folder / DOCUMENTS) as file:
         for row in corpus.by_id[::-1].tolist():

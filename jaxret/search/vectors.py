@@ -39,7 +39,7 @@ class Ragged:
             return np.zeros((len(rows), length, *self.values.shape[1:]), self.values.dtype)
         places = np.arange(length)[None, :]
         index = starts[:, None] + np.where(places < sizes[:, None], places, 0)
-        filled = self.values[np.minimum(index, len(self.values) - 1)]
+        filled = np.take(self.values, index, axis=0, mode="clip")
         filled[sizes == 0] = 0
         return filled
 

@@ -35,11 +35,14 @@ def test_train_resumes(jaxret, gin_file, tmp_path):
 
 def test_index_search_evaluate_report(jaxret, trained, beir_of_animals, tmp_path):
     index, results = tmp_path / "index", tmp_path / "results"
-    made = jaxret("index", "--model", trained, "--data", beir_of_animals, "--output", index)
+    whole = ("index", "--model", trained, "--data", beir_of_animals, "--output", index, "--dtype", "bfloat16")
+    code, _, err = jaxret(*whole, "--nbits", 3)
+    assert code and "nbits: 3. Choose one of 1, 2, 4" in err and not index.exists()
+    made = jaxret(*whole, "--nbits", 2)
     assert made[0] == 0, made[2]
     code, out, _ = jaxret("search", "hen", "--index", index, "--dry_run")
     assert code == 0 and "32 documents" in out and "1. " not in out
-    for mode in ("multi_vector", "dense", "lexical", "bm25"):
+    for mode in ("multi_vector", "dense", "lexical", "plaid", "bm25"):
         code, out, err = jaxret("search", "the hen dreams of bread", "--index", index, "--mode", mode, "--k", 2)
         assert code == 0, err
         assert out.count("hen") >= (mode == "bm25")

@@ -17,6 +17,7 @@ from jaxtyping import Int
 from jaxret.errors import InputError
 from jaxret.files import atomic_folder, read_json, write_json
 from jaxret.runtime import checksums
+from jaxret.search.dtypes import decoded
 from jaxret.search.plaid.codec import (
     HELD_OUT,
     POINTS_PER_CENTROID,
@@ -116,7 +117,7 @@ def build_plaid(
     for number in range(len(stored.starts) - 1):
         if number not in done:
             documents, tokens = sum(map(len, lengths)), sum(int(part.sum()) for part in lengths)
-            vectors = tokens_of(stored.shard(number), settings)
+            vectors = tokens_of(decoded(stored.shard(number)), settings)
             write_chunk(begun, number, compressed_chunk(codec, vectors), (documents, tokens))
         lengths.append(read_lengths(begun, number))
         if progress:
@@ -141,7 +142,7 @@ def tokens_of(vectors: Vectors, settings: PlaidSettings) -> Ragged:
     """
     tokens = vectors.needed("tokens")
     check_packing(tokens.values.shape[1], settings.nbits)
-    lengths = np.linalg.norm(np.asarray(tokens.values, np.float32), axis=1)
+    lengths = np.linalg.norm(tokens.values, axis=1)
     wrong = np.flatnonzero(np.abs(lengths - 1) > LENGTH_TOLERANCE)
     if len(wrong):
         problem = f"a token vector of length {lengths[wrong[0]]:.3f}, but compressed vectors are of length 1"
@@ -207,9 +208,9 @@ def _sampled(stored: Stored, rows: Int[np.ndarray, " n"], settings: PlaidSetting
     numbers = np.searchsorted(stored.starts, rows, side="right") - 1
     parts = []
     for number in np.unique(numbers).tolist():
-        tokens = stored.shard(number).needed("tokens")
+        tokens = decoded(stored.shard(number)).needed("tokens")
         own = rows[numbers == number] - int(stored.starts[number])
-        chosen = Ragged.from_rows([np.asarray(tokens.row(row), np.float32) for row in own.tolist()])
+        chosen = tokens.chosen(own)
         parts.append(tokens_of(Vectors(tokens=chosen), settings))
     if not parts:
         raise InputError("documents", "none", "Index one at least.")
