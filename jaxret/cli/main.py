@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import sys
 
 import typer
@@ -33,11 +34,16 @@ app.command("report")(report.report)
 
 
 def main() -> None:
-    """Runs the command; bad input ends in one line on standard error and exit code 2."""
+    """Runs the command; bad input and a full disk end in one line on standard error and exit code 2."""
     try:
         app()
     except InputError as error:
         print(f"jaxret: {error}", file=sys.stderr)
+        sys.exit(2)
+    except OSError as error:
+        if error.errno != errno.ENOSPC:
+            raise
+        print(f"jaxret: {error.filename}: no space left; what was complete before still is", file=sys.stderr)
         sys.exit(2)
     except KeyboardInterrupt:
         print("jaxret: interrupted; the same command continues where it can", file=sys.stderr)

@@ -92,7 +92,7 @@ def searched(trained: Path, beir_of_animals: Path, tmp_path_factory: pytest.Temp
     folder = tmp_path_factory.mktemp("searched")
     index(trained, beir_of_animals, folder / "index")
     systems, store = "bm25,dense,multi_vector", folder / "index/vectors"
-    evaluate(beir_of_animals, folder, "train", systems, trained, vectors=store, k=32)
+    evaluate(beir_of_animals, folder, "train", systems, trained, vectors=str(store), k=32)
     return folder
 
 
