@@ -5,6 +5,7 @@
 import json
 import os
 import shutil
+import sys
 import tempfile
 
 os.environ["JAX_PLATFORMS"] = "cpu"
@@ -18,9 +19,11 @@ os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["JAXRET_CACHE"] = ""  # what an earlier run compiled must not help a test
 # What one test or process has compiled, another need not: a cache for this run, its workers and their children.
-FIRST = "JAX_COMPILATION_CACHE_DIR" not in os.environ
-os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", tempfile.mkdtemp(prefix="jaxret-tests-"))
-os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
+# Programs for a TPU that is not there cannot be kept.
+FIRST = "JAX_COMPILATION_CACHE_DIR" not in os.environ and "--tpu" not in sys.argv
+if FIRST:
+    os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxret-tests-")
+    os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
 from jaxtyping import install_import_hook
 
