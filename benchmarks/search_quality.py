@@ -1,12 +1,10 @@
-"""Quality, bytes and queries a second of exact and compressed MaxSim, beside fast-plaid, on one BEIR folder.
+"""Quality, bytes and queries a second of exact and compressed MaxSim on one BEIR folder.
 
-    make bench-setup
     .venv/bin/python benchmarks/search_quality.py --data data/xquad-en --split test
 
 Token vectors of all-MiniLM-L6-v2 (384 numbers; no late interaction model, so compression costs it more). Each row is a
 search of all judged queries, the second of two timed. Recall is of the exact search's first ten. Bytes are those of the
-vectors on disk. fast-plaid runs in a process and an environment of its own, with two of its settings; ours with the
-published ones and with twice the cells.
+vectors on disk.
 """
 
 import argparse
@@ -16,7 +14,7 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from processes import HERE, Process, minilm
+from processes import HERE, minilm
 
 from jaxret.data.beir import BeirFolder
 from jaxret.eval.metrics import mean_scores
@@ -31,7 +29,6 @@ from jaxret.search.plaid.index import PlaidIndex
 from jaxret.search.plaid.search import PlaidSearch
 from jaxret.search.plaid.stages import UNPRUNED, Pruning, published_pruning
 from jaxret.search.runs import Run
-from jaxret.search.store import joined
 
 K = 10
 PRUNINGS = {"published": published_pruning(K), "2 cells": Pruning(2, 0.45, 1024), "every document": UNPRUNED}
@@ -68,7 +65,6 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=HERE.parent / "data" / "xquad-en")
     parser.add_argument("--split", default="test")
-    parser.add_argument("--environments", type=Path, default=HERE.parent, help="holds .venv-pylate")
     args = parser.parse_args()
     folder, mesh = BeirFolder(args.data), device_mesh()
     model, params = load_pretrained(str(minilm()), mesh)
@@ -93,19 +89,6 @@ def main() -> None:
                 pooled = f", pooled {pool_factor}" if pool_factor > 1 else ""
                 name = f"{nbits} bits{pooled}, {words}"
                 quality.row(name, index.num_bytes, *timed(PlaidSearch(index, mesh, K, pruning), queries))
-        vectors = Path(scratch) / "vectors.npz"
-        documents = joined([stored.shard(number) for number in range(len(stored.starts) - 1)]).tokens
-        tokens = queries.tokens
-        np.savez(vectors, d=documents.values, d_offsets=documents.offsets, q=tokens.values, q_offsets=tokens.offsets)
-        for nbits in (4, 2):
-            peer = Process(args.environments / ".venv-pylate", "plaid_peer.py", nbits, K, vectors)
-            for words in ("1 probe, 256", "2 probes, 1024"):
-                seconds, size, *numbers = peer()
-                found = np.array(numbers, float).reshape(2, len(ids), K)
-                quality.row(
-                    f"fast-plaid, {nbits} bits, {words}", int(size), float(seconds), found[0], found[1].astype(int)
-                )
-            peer.close()
 
 
 if __name__ == "__main__":
