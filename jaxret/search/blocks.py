@@ -2,7 +2,7 @@
 
 The shapes depend on nothing but a document's length and the kind of device, so any number of devices, and any part of a
 corpus, scores a document in the same tile. A tile's tokens are a multiple of 128: products of such tiles have the same
-bits whatever the tile's size (measured on CPUs; other widths take other kernels).
+bits whatever the tile's size (measured on an AMD EPYC; other widths take other kernels).
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Exact search: a corpus goes over the devices in blocks, each scored while the next is read, with a running top-k.
 
-A document's score has the same bits on any number of devices, in any batch of queries, from memory or from a store:
-see `search.blocks`. Ties go by position, so the results are the same too.
+A document's score has the same bits on any number of devices, from memory or from a store: see `search.blocks`. Ties go
+by position, so the results are the same too.
 """
 
 from __future__ import annotations

@@ -182,8 +182,8 @@ def test_only_the_representation_of_the_mode_is_needed(mode, part):
 
 
 @pytest.mark.parametrize("mode", MODES)
-def test_sizes_of_blocks_and_batches_change_no_bit(mode, monkeypatch):
-    """Of products whose width is a multiple of 128, see `search.blocks`."""
+def test_sizes_of_blocks_and_batches_change_rounding_at_most(mode, monkeypatch):
+    """On some processors not even that, see `search.blocks`; equal documents may change places."""
     queries, corpus = vectors(QUERIES, 8), vectors(300, 9)
     monkeypatch.setitem(blocks.SIZES, "cpu", BlockSizes(128, 128, 1))
     found = search(mode, corpus, 1, 30)(queries)
@@ -191,8 +191,11 @@ def test_sizes_of_blocks_and_batches_change_no_bit(mode, monkeypatch):
         monkeypatch.setitem(blocks.SIZES, "cpu", sizes)
         monkeypatch.setattr(query_batches, "BATCH", batch)
         again = search(mode, corpus, 1, 30)(queries)
-        np.testing.assert_array_equal(again[1], found[1])
-        assert again[0].tobytes() == found[0].tobytes()
+        np.testing.assert_allclose(again[0], found[0], rtol=1e-6, atol=1e-6)
+        exact_scores = oracle(mode, queries, corpus)
+        np.testing.assert_allclose(
+            *(np.take_along_axis(exact_scores, positions, axis=1) for _, positions in (again, found)), atol=2e-6
+        )
 
 
 @pytest.fixture(scope="module")
