@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -113,7 +113,7 @@ class ExactSearch:
         self._corpus, self._mesh, self._share, self._vocab_size = corpus, mesh, share, vocab_size or 0
         self._dtype, self._budget = compute_dtype(dtype), memory_budget_gb
         self._programs = programs(MODES[mode].score, k, mesh)
-        self._sizes = SIZES[mesh.devices.flat[0].platform]
+        self._sizes = SIZES.get(mesh.devices.flat[0].platform, SIZES["gpu"])
         # A lane is a thread that takes a block, cuts it, moves it and has it scored: one for each core, since the
         # products are too small to divide, and one more where the corpus is read.
         one_cpu = mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
@@ -129,41 +129,48 @@ class ExactSearch:
 
         Args:
           queries: their vectors.
-          progress: hears how many more documents are scored, for each portion of queries that is in memory at a time.
+          progress: hears how many more documents are scored, in the end all of them.
 
         Raises:
           InputError: the memory budget is too small.
         """
         scores, positions = [np.zeros((0, self.k), np.float32)], [np.zeros((0, self.k), np.int32)]
+        scored = _Scored(progress, len(queries))
         for batches, counts in query_batches(self.mode, queries, self._vocab_size):
             placed = jax.device_put(_cast(batches, self._dtype), NamedSharding(self._mesh, WHOLE))
-            for best, count in zip(self._scanned(placed, progress), counts, strict=True):
+            for best, count in zip(self._scanned(placed, partial(scored, sum(counts))), counts, strict=True):
                 scores.append(np.asarray(best.scores)[:count])
                 positions.append(np.asarray(best.positions)[:count])
         found = np.concatenate(scores), np.concatenate(positions)
         return best_of_processes(*found) if self._share[1] > 1 else found
 
-    def _scanned(self, batches: list[Any], progress: Callable[[int], None] | None) -> Iterator[TopK]:
+    def _scanned(self, batches: list[Any], scored: Callable[[int], None]) -> Iterator[TopK]:
         """The best k for each batch of queries, after one walk through the corpus."""
         groups: Iterator[Group | Callable[[], Group]]
         groups = iter(self._held) if self._held is not None else self._groups(self._part_bytes(batches))
-        taking = threading.Lock()
+        taking, stopped = threading.Lock(), threading.Event()
 
         def lane(_: int) -> list[TopK]:
             best = [self._programs.empty(self._rows(batch)) for batch in batches]
-            while True:
+            while not stopped.is_set():
                 with taking:
                     group = next(groups, None)
                 if group is None:
-                    return best
+                    break
                 group = group if isinstance(group, Group) else group()
                 best = [self._step(*each, group) for each in zip(best, batches, strict=True)]
                 jax.block_until_ready(best)
-                if progress:
-                    progress(int(np.count_nonzero(np.asarray(group.positions) != EMPTY)))
+                with taking:
+                    scored(int(np.count_nonzero(np.asarray(group.positions) != EMPTY)))
+            return best
 
         with ThreadPoolExecutor(self._lanes) as pool:
-            lanes = list(pool.map(lane, range(self._lanes)))
+            running = [pool.submit(lane, number) for number in range(self._lanes)]
+            try:
+                wait(running, return_when=FIRST_EXCEPTION)
+                lanes = [one.result() for one in running]
+            finally:
+                stopped.set()  # an error in one lane, or ctrl-C here, ends the others after their block
         yield from (self._programs.finish(list(parts)) for parts in zip(*lanes, strict=True))
 
     def _rows(self, batch: Any) -> int:
@@ -199,6 +206,21 @@ class ExactSearch:
         width = self._corpus.itemsize(MODES[self.mode].arrays[0])
         block = max(self._sizes.documents, 2 * self._sizes.tiles * self._sizes.tile_tokens) * width
         return part_bytes(self._budget or 0, queries + results + 2 * self._lanes * self._mesh.size * block)
+
+
+class _Scored:
+    """Tells of documents scored: each counts as the share of the queries that it was scored for."""
+
+    def __init__(self, progress: Callable[[int], None] | None, queries: int):
+        self._progress, self._queries, self._pairs, self._told = progress, queries, 0, 0
+
+    def __call__(self, queries: int, documents: int) -> None:
+        """So many more documents are scored for so many queries."""
+        self._pairs += queries * documents
+        more = self._pairs // self._queries - self._told
+        self._told += more
+        if self._progress:
+            self._progress(more)
 
 
 def _cast(batches: list[Any], dtype: jnp.dtype) -> list[Any]:

@@ -160,6 +160,26 @@ def test_progress_hears_of_every_document():
     assert sorted(counts) == [5, 8, 8]
 
 
+def test_progress_hears_of_every_document_once_however_many_queries(monkeypatch):
+    monkeypatch.setattr(query_batches, "PORTION_BYTES", 1)
+    counts = []
+    search("dense", vectors(21, 0), 1, 2)(vectors(QUERIES, 1), counts.append)
+    assert len(counts) == 6 and sum(counts) == 21, "two portions of queries"
+
+
+def test_an_error_in_one_lane_ends_the_search(monkeypatch):
+    ranked, groups = search("dense", vectors(400, 0), 1, 2), []
+
+    def step(best, queries, group):
+        groups.append(group)
+        raise RuntimeError("out of memory")
+
+    monkeypatch.setattr(ranked, "_step", step)
+    with pytest.raises(RuntimeError, match="out of memory"):
+        ranked(vectors(1, 1))
+    assert len(groups) <= ranked._lanes < 400 // 8
+
+
 @pytest.mark.parametrize("k", [0, 4, -1])
 def test_k_beyond_the_corpus_is_an_input_error(k):
     with pytest.raises(InputError, match=rf"^k: {k} results of a corpus of 3 documents\. Give 1 to 3"):
