@@ -108,10 +108,10 @@ def encode_corpus(
     shard_documents = shard_documents or SHARD_DOCUMENTS
     folder, process, processes = Folder(store), jax.process_index(), jax.process_count()
     claim = identity(encoder, corpus) | {"dtype": dtype, "shard_documents": shard_documents}
-    if folder.read(CLAIM) is not None:
-        check_identity(folder.path(CLAIM), folder.read_json(CLAIM), claim)
-    elif process == 0:
+    if process == 0 and folder.read(CLAIM) is None:
         folder.write_json(CLAIM, claim)
+    _all_processes("the store is begun")
+    check_identity(folder.path(CLAIM), folder.read_json(CLAIM), claim)
     texts, ids = passage_texts(corpus, encoder.model.text.title_separator), store_ids(corpus)
     bounds = list(shard_bounds(len(texts), shard_documents))
     for number, (start, stop) in list(enumerate(bounds))[process::processes]:
@@ -121,13 +121,17 @@ def encode_corpus(
             )
         elif progress:
             progress(stop - start)
-    if processes > 1:
-        multihost_utils.sync_global_devices("every shard is written")
+    _all_processes("every shard is written")
     if process == 0 and folder.read(MANIFEST) is None:
         seal(folder, len(bounds), claim)
-    if processes > 1:
-        multihost_utils.sync_global_devices("the store is complete")
+    _all_processes("the store is complete")
     return folder.place
+
+
+def _all_processes(reached: str) -> None:
+    """Waits until every process has come so far."""
+    if jax.process_count() > 1:
+        multihost_utils.sync_global_devices(reached)
 
 
 def open_store(store: str | Path, encoder: TextEncoder, corpus: Corpus | None = None) -> StoredVectors:

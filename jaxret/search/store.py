@@ -80,8 +80,9 @@ def seal(store: Folder, shards: int, facts: dict[str, Any]) -> None:
     entries = []
     for number in range(shards):
         name = f"{shard_name(number)}/{RECORD}"
-        record, text = store.read_json(name), store.read(name) or b""
-        entries.append({"documents": record["documents"], "sha256": hashlib.sha256(text).hexdigest()})
+        if (text := store.read(name)) is None:
+            raise InputError(store.path(name), "no such file: the shard is not complete", FIX)
+        entries.append({"documents": json.loads(text)["documents"], "sha256": hashlib.sha256(text).hexdigest()})
     manifest = {"format": FORMAT, **facts, "shards": entries}
     store.write_json(MANIFEST, manifest | {CHECKSUM: _digest(manifest)})
 
