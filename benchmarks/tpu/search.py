@@ -69,9 +69,9 @@ def row(topology: str, mode: str, dtype: str) -> str:
         f"{turns * block / GIB:.1f}",
         f"{held_bytes(compiled) / GIB:.2f}",
         f"{sum(found.cycles.values()) / 1e6:.2f}",
-        f"{seconds * 1e3:,.0f}",
-        f"{arithmetic * 1e3:,.0f}",
-        f"{turns * block / HBM_RATE[chip] * 1e3:,.0f}",
+        f"{seconds * 1e3:,.1f}",
+        f"{arithmetic * 1e3:,.1f}",
+        f"{turns * block / HBM_RATE[chip] * 1e3:,.1f}",
         f"{turns * flops / seconds / peak:.0%}",
     ]
     return f"| {' | '.join(cells)} |"

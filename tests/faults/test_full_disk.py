@@ -15,6 +15,7 @@ OWN_MOUNTS = ["unshare", "--map-root-user", "--mount"]
 
 def test_an_index_outlives_a_full_disk(root, beir_of_animals, model, random_params, tmp_path):
     if subprocess.run([*OWN_MOUNTS, "mount", "-t", "tmpfs", "tmpfs", tmp_path], capture_output=True).returncode:
+        # Only a file system of its own fills up without harm to others, and some containers forbid to mount one.
         pytest.skip("this system lets nobody mount a small file system")
     model = dataclasses.replace(model, config=dataclasses.replace(model.config, token_layers=(8,)))
     model.save_description(tmp_path / "model")
