@@ -78,9 +78,13 @@ PIP := bin/pip install --quiet --disable-pip-version-check
 	.venv-pylate/$(PIP) --no-deps pylate==1.6.0
 	touch $@
 
-parity: .venv-st/installed .venv-pylate/installed
+.venv-pylate/losses/installed: .venv-pylate/installed tests/parity/requirements-losses.txt
+	.venv-pylate/$(PIP) --no-deps --upgrade --target .venv-pylate/losses -r tests/parity/requirements-losses.txt
+	touch $@
+
+parity: .venv-st/installed .venv-pylate/losses/installed
 	.venv-st/bin/python -m pytest tests/parity -n 2 --dist worksteal --parity reference
-	.venv-pylate/bin/python -m pytest tests/parity --parity pylate
+	PYTHONPATH=.venv-pylate/losses .venv-pylate/bin/python -m pytest tests/parity --parity pylate
 
 .venv-ranx/installed: benchmarks/requirements-ranx.txt
 	$(PYTHON) -m venv .venv-ranx
