@@ -1,4 +1,4 @@
-"""Our exact MaxSim search beside PyLate's and sentence-transformers' exact scoring, in one interleaved run.
+"""Our exact MaxSim search beside the scorers of PyLate, sentence-transformers and maxsim-cpu, in one interleaved run.
 
     make bench-setup
     .venv/bin/python benchmarks/maxsim_vs_peers.py
@@ -18,7 +18,8 @@ from statistics import median
 import numpy as np
 from processes import HERE, Process
 
-PEERS = {"pylate": ".venv-pylate", "sentence_transformers": ".venv-st"}
+PEERS = {"pylate": ".venv-pylate", "sentence_transformers": ".venv-st", "maxsim_cpu": ".venv-st"}
+FLOAT32_ONLY = ("maxsim_cpu",)
 
 
 def synthetic(path: Path, documents: int, width: int, k: int) -> dict[str, np.ndarray]:
@@ -72,7 +73,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=5000)
     parser.add_argument("--width", type=int, default=128)
     parser.add_argument("--rounds", type=int, default=5)
-    parser.add_argument("--peers", default="pylate,sentence_transformers")
+    parser.add_argument("--peers", default=",".join(PEERS))
     parser.add_argument(
         "--environments", type=Path, default=HERE.parent, help="the folder that holds .venv-pylate and .venv-st"
     )
@@ -86,6 +87,7 @@ def main() -> None:
             systems |= {
                 name: Peer(args.environments / PEERS[name], "maxsim_peer.py", name, dtype, path)
                 for name in args.peers.split(",")
+                if dtype == "float32" or name not in FLOAT32_ONLY
             }
             times: dict[str, list[float]] = {name: [] for name in systems}
             for _ in range(args.rounds):
