@@ -71,11 +71,13 @@ def dense_scores(queries: Float[Array, "b k"], documents: Rows) -> Float[Array, 
 def lexical_scores(queries: Float[Array, "v b"], documents: Terms) -> Float[Array, "b c"]:
     """Dot products over the vocabulary, term after term: each fetches its weights in all queries at once.
 
-    The sum has one order, so its bits do not depend on the shapes.
+    Products are rounded, and the sum has one order, so its bits do not depend on the shapes.
     """
 
     def add(scores: Float[Array, "c b"], term: Terms) -> tuple[Float[Array, "c b"], None]:
-        return scores + term.weights[:, None] * jnp.take(queries, term.ids, axis=0), None
+        products = term.weights[:, None] * jnp.take(queries, term.ids, axis=0)
+        # The choice keeps compilers from fusing product and sum, which rounds once only.
+        return scores + jnp.where(products == 0, 0.0, products), None
 
     nothing = jnp.zeros((documents.ids.shape[0], queries.shape[1]), jnp.float32)
     scores, _ = lax.scan(add, nothing, Terms(documents.ids.T, documents.weights.T))
