@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 import threading
 from collections.abc import Callable, Iterator
-from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
 
@@ -26,6 +25,7 @@ from jaxret.runtime.mesh import AXES
 from jaxret.runtime.precision import compute_dtype
 from jaxret.search.blocks import MODES, SIZES, Group
 from jaxret.search.budget import fits, part_bytes
+from jaxret.search.lanes import in_lanes
 from jaxret.search.processes import best_of_processes
 from jaxret.search.query_batches import query_batches
 from jaxret.search.store import StoredVectors
@@ -146,31 +146,21 @@ class ExactSearch:
 
     def _scanned(self, batches: list[Any], scored: Callable[[int], None]) -> Iterator[TopK]:
         """The best k for each batch of queries, after one walk through the corpus."""
-        groups: Iterator[Group | Callable[[], Group]]
-        groups = iter(self._held) if self._held is not None else self._groups(self._part_bytes(batches))
-        taking, stopped = threading.Lock(), threading.Event()
+        groups: Iterator[Callable[[], Group]]
+        if self._held is None:
+            groups = self._groups(self._part_bytes(batches))
+        else:
+            groups = (partial(Group, *held) for held in self._held)
 
-        def lane(_: int) -> list[TopK]:
+        def lane(groups: Iterator[Group]) -> list[TopK]:
             best = [self._programs.empty(self._rows(batch)) for batch in batches]
-            while not stopped.is_set():
-                with taking:
-                    group = next(groups, None)
-                if group is None:
-                    break
-                group = group if isinstance(group, Group) else group()
+            for group in groups:
                 best = [self._step(*each, group) for each in zip(best, batches, strict=True)]
                 jax.block_until_ready(best)
-                with taking:
-                    scored(int(np.count_nonzero(np.asarray(group.positions) != EMPTY)))
+                scored(int(np.count_nonzero(np.asarray(group.positions) != EMPTY)))
             return best
 
-        with ThreadPoolExecutor(self._lanes) as pool:
-            running = [pool.submit(lane, number) for number in range(self._lanes)]
-            try:
-                wait(running, return_when=FIRST_EXCEPTION)
-                lanes = [one.result() for one in running]
-            finally:
-                stopped.set()  # an error in one lane, or ctrl-C here, ends the others after their block
+        lanes = in_lanes(self._lanes, groups, lane)
         yield from (self._programs.finish(list(parts)) for parts in zip(*lanes, strict=True))
 
     def _rows(self, batch: Any) -> int:
@@ -213,14 +203,16 @@ class _Scored:
 
     def __init__(self, progress: Callable[[int], None] | None, queries: int):
         self._progress, self._queries, self._pairs, self._told = progress, queries, 0, 0
+        self._telling = threading.Lock()
 
     def __call__(self, queries: int, documents: int) -> None:
-        """So many more documents are scored for so many queries."""
-        self._pairs += queries * documents
-        more = self._pairs // self._queries - self._told
-        self._told += more
-        if self._progress:
-            self._progress(more)
+        """So many more documents are scored for so many queries, says one lane."""
+        with self._telling:
+            self._pairs += queries * documents
+            more = self._pairs // self._queries - self._told
+            self._told += more
+            if self._progress:
+                self._progress(more)
 
 
 def _cast(batches: list[Any], dtype: jnp.dtype) -> list[Any]:
