@@ -25,6 +25,7 @@ from jaxret.runtime.mesh import AXES
 from jaxret.runtime.precision import compute_dtype
 from jaxret.search.blocks import MODES, SIZES, Group
 from jaxret.search.budget import fits, part_bytes
+from jaxret.search.by_vocabulary import VocabularySearch
 from jaxret.search.lanes import in_lanes
 from jaxret.search.processes import best_of_processes
 from jaxret.search.query_batches import query_batches
@@ -32,6 +33,7 @@ from jaxret.search.store import StoredVectors
 from jaxret.search.vectors import Vectors
 
 SPREAD, WHOLE = PartitionSpec(AXES), PartitionSpec()
+LEXICAL_FORMS = ("by_vocabulary", "pairwise")
 
 
 class Programs(NamedTuple):
@@ -88,9 +90,12 @@ class ExactSearch:
         again in parts that do. None keeps the whole corpus on the devices.
       share: (number, count): this process scores every count-th part of the corpus, then all of them exchange results,
         so every process makes the same calls.
+      lexical_form: where lexical scores are added up, with the same bits: "by_vocabulary", on the host, from the
+        documents of each of a query's terms; "pairwise", on the devices, from the terms of each document. None is
+        the former where the devices are CPUs.
 
     Raises:
-      InputError: k is larger than the corpus, or the corpus lacks the representation.
+      InputError: k is larger than the corpus, the corpus lacks the representation, or no such form.
     """
 
     def __init__(
@@ -103,21 +108,31 @@ class ExactSearch:
         dtype: str = "float32",
         memory_budget_gb: float | int | None = None,
         share: tuple[int, int] = (0, 1),
+        lexical_form: str | None = None,
     ):
         if mode not in MODES:
             raise InputError("mode", f"unknown {mode!r}", f"Choose one of {', '.join(MODES)}.")
         if not 1 <= k <= len(corpus):
             raise InputError("k", f"{k} results of a corpus of {len(corpus)} documents", f"Give 1 to {len(corpus)}.")
+        if lexical_form not in (None, *LEXICAL_FORMS):
+            problem = f"unknown {lexical_form!r}"
+            raise InputError("lexical_form", problem, f"Choose one of {', '.join(LEXICAL_FORMS)}.")
         corpus.needed(MODES[mode].arrays[0])
         self.mode, self.k = mode, k
         self._corpus, self._mesh, self._share, self._vocab_size = corpus, mesh, share, vocab_size or 0
         self._dtype, self._budget = compute_dtype(dtype), memory_budget_gb
+        platform = mesh.devices.flat[0].platform
+        streamed = memory_budget_gb is not None and not fits(memory_budget_gb, corpus.nbytes(MODES[mode].arrays))
+        self._searched: Callable[..., tuple[np.ndarray, np.ndarray]] = self._on_devices
+        if mode == "lexical" and (lexical_form or LEXICAL_FORMS[platform != "cpu"]) == "by_vocabulary":
+            budget = memory_budget_gb if streamed else None
+            self._searched = VocabularySearch(corpus, k, self._vocab_size, self._dtype, budget, share)
+            return
         self._programs = programs(MODES[mode].score, k, mesh)
-        self._sizes = SIZES.get(mesh.devices.flat[0].platform, SIZES["gpu"])
+        self._sizes = SIZES.get(platform, SIZES["gpu"])
         # A lane is a thread that takes a block, cuts it, moves it and has it scored: one for each core, since the
         # products are too small to divide, and one more where the corpus is read.
-        one_cpu = mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
-        streamed = memory_budget_gb is not None and not fits(memory_budget_gb, corpus.nbytes(MODES[mode].arrays))
+        one_cpu = mesh.size == 1 and platform == "cpu"
         self._lanes = (len(os.sched_getaffinity(0)) if one_cpu else 1) + streamed
         self._compiling, self._compiled = threading.Lock(), set[Any]()
         self._held = None if streamed else [made() for made in self._groups(None)]
@@ -134,15 +149,18 @@ class ExactSearch:
         Raises:
           InputError: the memory budget is too small.
         """
+        found = self._searched(queries, _Scored(progress, len(queries)))
+        return best_of_processes(*found) if self._share[1] > 1 else found
+
+    def _on_devices(self, queries: Vectors, scored: Callable[[int, int], None]) -> tuple[np.ndarray, np.ndarray]:
+        """What a call returns, of this process's share."""
         scores, positions = [np.zeros((0, self.k), np.float32)], [np.zeros((0, self.k), np.int32)]
-        scored = _Scored(progress, len(queries))
         for batches, counts in query_batches(self.mode, queries, self._vocab_size):
             placed = jax.device_put(_cast(batches, self._dtype), NamedSharding(self._mesh, WHOLE))
             for best, count in zip(self._scanned(placed, partial(scored, sum(counts))), counts, strict=True):
                 scores.append(np.asarray(best.scores)[:count])
                 positions.append(np.asarray(best.positions)[:count])
-        found = np.concatenate(scores), np.concatenate(positions)
-        return best_of_processes(*found) if self._share[1] > 1 else found
+        return np.concatenate(scores), np.concatenate(positions)
 
     def _scanned(self, batches: list[Any], scored: Callable[[int], None]) -> Iterator[TopK]:
         """The best k for each batch of queries, after one walk through the corpus."""

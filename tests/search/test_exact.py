@@ -10,7 +10,7 @@ from jaxret.errors import InputError
 from jaxret.ops.block_scores import QueryTokens, Rows, Terms, Tiles
 from jaxret.ops.topk import EMPTY, TopK
 from jaxret.runtime.mesh import device_mesh
-from jaxret.search import blocks, exact, query_batches
+from jaxret.search import blocks, by_vocabulary, exact, query_batches
 from jaxret.search.blocks import MODES as SEARCHED
 from jaxret.search.blocks import BlockSizes
 from jaxret.search.dtypes import DTYPES, decoded, stored_as
@@ -21,7 +21,7 @@ from jaxret.search.top_k import NOTHING
 from jaxret.search.top_k import TopK as HostTopK
 from jaxret.search.vectors import Ragged, Vectors
 
-MODES = tuple(SEARCHED)
+MODES = (*SEARCHED, "pairwise")  # the last is lexical too, and "lexical" by vocabulary here, where devices are CPUs
 VOCAB, QUERIES = 30, 6
 # One document, fewer than devices, ragged last blocks.
 SIZES = (1, 3, 61)
@@ -31,6 +31,8 @@ SIZES = (1, 3, 61)
 def small_blocks(monkeypatch):
     monkeypatch.setitem(blocks.SIZES, "cpu", BlockSizes(documents=8, tile_tokens=128, tiles=2))
     monkeypatch.setattr(query_batches, "BATCH", (2, 4))
+    monkeypatch.setattr(by_vocabulary, "BLOCK", 8)
+    monkeypatch.setattr(by_vocabulary, "PORTION", 4)
 
 
 def vectors(count, seed, longest=24):
@@ -57,7 +59,7 @@ def oracle(mode, queries, corpus):
     for i, j in np.ndindex(scores.shape):
         if mode == "dense":
             scores[i, j] = np.float64(queries.dense[i]) @ np.float64(corpus.dense[j])
-        elif mode == "lexical":
+        elif mode in ("lexical", "pairwise"):
             found = dict(zip(corpus.term_ids.row(j), corpus.term_weights.row(j), strict=True))
             pairs = zip(queries.term_ids.row(i), queries.term_weights.row(i), strict=True)
             scores[i, j] = sum(float(w) * float(found.get(term, 0.0)) for term, w in pairs)
@@ -67,8 +69,10 @@ def oracle(mode, queries, corpus):
     return scores
 
 
-def search(mode, corpus, num_devices, k):
-    return ExactSearch(mode, corpus, device_mesh((-1, 1, 1), jax.devices()[:num_devices]), k, VOCAB)
+def search(mode, corpus, num_devices, k, **settings):
+    mode, form = ("lexical", "pairwise") if mode == "pairwise" else (mode, None)
+    mesh = device_mesh((-1, 1, 1), jax.devices()[:num_devices])
+    return ExactSearch(mode, corpus, mesh, k, VOCAB, lexical_form=form, **settings)
 
 
 @pytest.mark.parametrize("mode", MODES)
@@ -154,16 +158,18 @@ def test_products_of_bfloat16_vectors_are_summed_in_float32():
     assert len(np.unique(half[0])) > len(np.unique(np.asarray(half[0], jnp.bfloat16)))
 
 
-def test_progress_hears_of_every_document():
+@pytest.mark.parametrize("mode", ["dense", "lexical"])
+def test_progress_hears_of_every_document(mode):
     counts = []
-    search("dense", vectors(21, 0), 1, 2)(vectors(QUERIES, 1), counts.append)
+    search(mode, vectors(21, 0), 1, 2)(vectors(4, 1), counts.append)
     assert sorted(counts) == [5, 8, 8]
 
 
-def test_progress_hears_of_every_document_once_however_many_queries(monkeypatch):
+@pytest.mark.parametrize("mode", ["dense", "lexical"])
+def test_progress_hears_of_every_document_once_however_many_queries(monkeypatch, mode):
     monkeypatch.setattr(query_batches, "PORTION_BYTES", 1)
     counts = []
-    search("dense", vectors(21, 0), 1, 2)(vectors(QUERIES, 1), counts.append)
+    search(mode, vectors(21, 0), 1, 2)(vectors(QUERIES, 1), counts.append)
     assert len(counts) == 6 and sum(counts) == 21, "two portions of queries"
 
 
@@ -197,7 +203,7 @@ def test_only_the_representation_of_the_mode_is_needed(mode, part):
     without = dataclasses.replace(whole, **{part: None})
     with pytest.raises(InputError, match=rf"^vectors: '{part}' is missing"):
         search(mode, without, 1, 1)
-    for other in set(MODES) - {mode}:
+    for other in set(SEARCHED) - {mode}:
         search(other, without, 1, 1)
 
 
@@ -238,10 +244,10 @@ def test_a_stream_gives_the_bits_of_memory(stored, mode, dtype, limit, monkeypat
     queries = vectors(QUERIES, 3)
     expected = search(mode, whole, 1, 30)(queries)
     monkeypatch.setattr(exact, "fits", lambda *_: False)
-    monkeypatch.setattr(exact, "part_bytes", lambda *_: limit)
+    for room in (exact, by_vocabulary):
+        monkeypatch.setattr(room, "part_bytes", lambda *_: limit)
     for num_devices in (1, 8):
-        mesh = device_mesh((-1, 1, 1), jax.devices()[:num_devices])
-        streamed = ExactSearch(mode, StoredVectors(folder), mesh, 30, VOCAB, memory_budget_gb=1)
+        streamed = search(mode, StoredVectors(folder), num_devices, 30, memory_budget_gb=1)
         for _ in range(2):
             found = streamed(queries)
             np.testing.assert_array_equal(found[1], expected[1])
@@ -270,21 +276,22 @@ def test_a_damaged_store_ends_the_search(stored, tmp_path):
         search("multi_vector", StoredVectors(folder), 1, 3)
 
 
-def test_a_budget_that_is_taken_already_is_an_input_error(stored, monkeypatch):
+@pytest.mark.parametrize("mode", ["dense", "lexical"])
+def test_a_budget_that_is_taken_already_is_an_input_error(stored, monkeypatch, mode):
     monkeypatch.setattr(exact, "fits", lambda *_: False)
-    mesh = device_mesh((1, 1, 1), jax.devices()[:1])
-    streamed = ExactSearch("dense", StoredVectors(stored["int8"][0]), mesh, 3, memory_budget_gb=0.1)
+    streamed = search(mode, StoredVectors(stored["int8"][0]), 1, 3, memory_budget_gb=0.1)
     with pytest.raises(InputError, match=r"^memory_budget_gb: 0\.1 GB, where the process holds .* GB.*Give \d"):
         streamed(vectors(QUERIES, 1))
 
 
+@pytest.mark.parametrize("mode", ["multi_vector", "lexical"])
 @pytest.mark.parametrize("from_disk", [True, False])
-def test_shares_of_a_corpus_have_the_whole_between_them(stored, monkeypatch, from_disk):
+def test_shares_of_a_corpus_have_the_whole_between_them(stored, monkeypatch, from_disk, mode):
     """What processes would exchange, one after the other."""
-    queries, mesh = vectors(QUERIES, 3), device_mesh((1, 1, 1), jax.devices()[:1])
+    queries = vectors(QUERIES, 3)
     folder, corpus = stored["float32"]
     corpus = StoredVectors(folder) if from_disk else corpus
-    expected, best = search("multi_vector", corpus, 1, 30)(queries), HostTopK(QUERIES, 30)
+    expected, best = search(mode, corpus, 1, 30)(queries), HostTopK(QUERIES, 30)
 
     def exchanged(scores, positions):
         assert (positions == EMPTY).any(), "a share has fewer than 30"
@@ -293,7 +300,7 @@ def test_shares_of_a_corpus_have_the_whole_between_them(stored, monkeypatch, fro
 
     monkeypatch.setattr(exact, "best_of_processes", exchanged)
     for number in range(3):
-        ExactSearch("multi_vector", corpus, mesh, 30, share=(number, 3))(queries)
+        search(mode, corpus, 1, 30, share=(number, 3))(queries)
     np.testing.assert_array_equal(best.positions, expected[1])
     assert best.scores.tobytes() == expected[0].tobytes()
 
