@@ -35,6 +35,7 @@ setup(
         "PyStemmer>=3",
         "rich>=13",
         "safetensors>=0.5",
+        "scipy>=1.13",
         "sentencepiece>=0.2",
         "seqio>=0.0.19",
         "tensorboardX>=2.6",

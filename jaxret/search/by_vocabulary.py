@@ -80,6 +80,7 @@ class VocabularySearch:
         if memory_budget_gb is None:
             made = chain(*in_lanes(self._lanes, self._blocks(None), list))
             self._held = sorted(made, key=lambda block: int(block.positions[0]))
+            self._lanes = min(self._lanes, max(len(self._held), 1))
 
     def __call__(
         self, queries: Vectors, scored: Callable[[int, int], None]
@@ -149,8 +150,9 @@ class VocabularySearch:
         if largest >= self._vocab_size:
             problem = f"a document has the term {largest}, of a vocabulary of {self._vocab_size}"
             raise InputError("term_ids", problem, "Search with the model that encoded the corpus.")
+        offsets = ids.offsets.astype(np.int32) if ids.offsets[-1] < 2**31 else ids.offsets  # scipy keeps their dtype
         shape = (len(vectors), self._vocab_size)
-        documents = csr_array((weights.values.astype(np.float32, copy=False), ids.values, ids.offsets), shape=shape)
+        documents = csr_array((weights.values.astype(np.float32, copy=False), ids.values, offsets), shape=shape)
         rows = [np.arange(first, first + len(part), dtype=np.int32) for first, part in zip(firsts, parts, strict=True)]
         return Postings(documents.tocsc(), np.concatenate(rows))
 
