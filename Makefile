@@ -91,7 +91,13 @@ parity: .venv-st/installed .venv-pylate/losses/installed
 	.venv-ranx/$(PIP) -r benchmarks/requirements-ranx.txt
 	touch $@
 
-bench-setup: $(VENV)/weights .venv-st/installed .venv-pylate/installed .venv-ranx/installed
+# fast-plaid is built against a torch of which there is no build for the CPU alone: several GB.
+.venv-plaid/installed: benchmarks/requirements-plaid.txt
+	$(PYTHON) -m venv .venv-plaid
+	.venv-plaid/$(PIP) -r benchmarks/requirements-plaid.txt
+	touch $@
+
+bench-setup: $(VENV)/weights .venv-st/installed .venv-pylate/installed .venv-ranx/installed .venv-plaid/installed
 
 clean:
-	rm -rf $(VENV) .venv-st .venv-pylate .venv-ranx runs build *.egg-info
+	rm -rf $(VENV) .venv-st .venv-pylate .venv-ranx .venv-plaid runs build *.egg-info

@@ -34,9 +34,9 @@ class Process:
         )
         self.setting = self._line().removeprefix("ready ")
 
-    def __call__(self) -> list[str]:
-        """One more run: what it printed, split at spaces."""
-        self._process.stdin.write("go\n")
+    def __call__(self, *words: object) -> list[str]:
+        """One more run, with what the script is to read: what it printed, split at spaces."""
+        self._process.stdin.write(" ".join(map(str, words or ("go",))) + "\n")
         self._process.stdin.flush()
         return self._line().split()
 

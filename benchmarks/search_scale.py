@@ -15,11 +15,12 @@ import shutil
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from processes import HERE, minilm
+from processes import HERE
+from token_vectors import token_encoder
 
 TOKENS, WIDTH, QUERY_TOKENS, SHARD = 100, 128, 32, 8192
 NOISE, QUERY_NOISE = 0.3, 0.6  # the length of the noise beside a vector of length 1
@@ -32,14 +33,8 @@ def unit(x: np.ndarray) -> np.ndarray:
 def real_tokens() -> np.ndarray:
     """float32 [n 128]: the token vectors of real passages, one passage after the other."""
     from jaxret.data.beir import BeirFolder
-    from jaxret.runtime.layouts import load_pretrained
-    from jaxret.runtime.mesh import device_mesh
-    from jaxret.search.encode import TextEncoder
 
-    mesh = device_mesh()
-    model, params = load_pretrained(str(minilm()), mesh)
-    model = replace(model, config=replace(model.config, heads=("multi_vector",)))
-    vectors = TextEncoder(model, params, mesh).passages(BeirFolder(HERE.parent / "data" / "xquad-en").corpus.texts)
+    vectors = token_encoder().passages(BeirFolder(HERE.parent / "data" / "xquad-en").corpus.texts)
     tokens = vectors.needed("tokens").values
     return unit(tokens @ np.random.default_rng(0).normal(size=(tokens.shape[1], WIDTH)).astype(np.float32))
 
@@ -50,29 +45,49 @@ def with_noise(x: np.ndarray, size: float, pool: np.ndarray, random: np.random.G
     return unit(x + size / WIDTH**0.5 * pool[start : start + len(x)])
 
 
+class Passages:
+    """The passages in shards, made when they are asked for, and queries made of the first ones."""
+
+    def __init__(self, shards: int):
+        self.starts = np.arange(shards + 1) * SHARD
+        self._tokens = real_tokens()
+        self._pool = np.random.default_rng(1).normal(size=(2**21, WIDTH)).astype(np.float32)
+
+    def shard(self, number: int) -> Any:
+        """Vectors of passages."""
+        return self._made(number)[0]
+
+    def queries(self) -> np.ndarray:
+        """float32 [64 32 128]: of the first 64 passages."""
+        vectors, random = self._made(0)
+        asked = vectors.tokens.values.reshape(-1, TOKENS, WIDTH)[:64, :QUERY_TOKENS].reshape(-1, WIDTH)
+        return with_noise(asked, QUERY_NOISE, self._pool, random).reshape(64, -1, WIDTH)
+
+    def _made(self, number: int) -> Any:
+        from jaxret.search.vectors import Ragged, Vectors
+
+        random = np.random.default_rng((2, number))
+        first = random.integers(0, len(self._tokens) - TOKENS, SHARD)
+        values = self._tokens[(first[:, None] + np.arange(TOKENS)).reshape(-1)]
+        values = with_noise(values, NOISE, self._pool, random)
+        return Vectors(tokens=Ragged(values, np.arange(0, len(values) + 1, TOKENS))), random
+
+
 def made(folder: Path, shards: int) -> None:
     """Writes shards of passages, those that are not there, and the queries."""
     from jaxret.search.dtypes import stored_as
     from jaxret.search.folder import Folder
     from jaxret.search.store import has_shard, write_shard
-    from jaxret.search.vectors import Ragged, Vectors
 
     folder.mkdir(parents=True, exist_ok=True)
     missing = [number for number in range(shards) if not has_shard(Folder(folder), number)]
     if not missing:
         return
-    tokens = real_tokens()
-    pool = np.random.default_rng(1).normal(size=(2**21, WIDTH)).astype(np.float32)
+    passages = Passages(shards)
+    np.save(folder / "queries.npy", passages.queries())
     for number in missing:
-        random = np.random.default_rng((2, number))
-        first = random.integers(0, len(tokens) - TOKENS, SHARD)
-        values = with_noise(tokens[(first[:, None] + np.arange(TOKENS)).reshape(-1)], NOISE, pool, random)
-        if number == 0:
-            asked = values.reshape(-1, TOKENS, WIDTH)[:64, :QUERY_TOKENS].reshape(-1, WIDTH)
-            np.save(folder / "queries.npy", with_noise(asked, QUERY_NOISE, pool, random).reshape(64, -1, WIDTH))
-        vectors = Vectors(tokens=Ragged(values, np.arange(0, len(values) + 1, TOKENS)))
         ids = [str(position) for position in range(number * SHARD, (number + 1) * SHARD)]
-        write_shard(Folder(folder), number, ids, stored_as(vectors, "int8"))
+        write_shard(Folder(folder), number, ids, stored_as(passages.shard(number), "int8"))
 
 
 def linked(folder: Path, shards: int) -> Path:

@@ -21,15 +21,24 @@ def part_bytes(budget_gb: float | int, others: int) -> int:
     Raises:
       InputError: nothing would be left.
     """
+    held = check_room(budget_gb, others + COPIES * LEAST_PART, "ask fewer queries at a time")
+    return (int(budget_gb * GB) - held - PROGRAMS - others) // COPIES
+
+
+def check_room(budget_gb: float | int, more: int, otherwise: str) -> int:
+    """Bytes that the process holds now; raises InputError where so many `more` and its programs pass the budget.
+
+    Args:
+      budget_gb: what the process may hold, in GB.
+      more: bytes that will be held besides what is held now.
+      otherwise: what else the user can do than give more.
+    """
     held = resident_bytes()
-    left = int(budget_gb * GB) - held - PROGRAMS - others
-    if left < COPIES * LEAST_PART:
-        needed = (held + PROGRAMS + others + COPIES * LEAST_PART) / GB
+    needed = (held + PROGRAMS + more) / GB
+    if needed > budget_gb:
         problem = f"{budget_gb} GB, where the process holds {held / GB:.2f} GB and a search needs {needed:.2f}"
-        raise InputError(
-            "memory_budget_gb", problem, f"Give {needed * 1.1:.2f} or more, or ask fewer queries at a time."
-        )
-    return left // COPIES
+        raise InputError("memory_budget_gb", problem, f"Give {needed * 1.1:.2f} or more, or {otherwise}.")
+    return held
 
 
 def fits(budget_gb: float | int, corpus: int) -> bool:

@@ -89,7 +89,7 @@ class Engine:
         if mode == "plaid":
             compressed = PlaidIndex.load(index.plaid)
             self.facts |= compressed.facts.get("settings", {})
-            return PlaidSearch(compressed, encoder.mesh, k)
+            return PlaidSearch(compressed, encoder.mesh, k, memory_budget_gb=budget)
         vocabulary = encoder.model.config.encoder.vocab_size
         return ExactSearch(mode, stored, encoder.mesh, k, vocabulary, memory_budget_gb=budget)
 

@@ -6,7 +6,7 @@ import hashlib
 import math
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Protocol, runtime_checkable
@@ -69,6 +69,8 @@ class PlaidSettings:
       protected_tokens: the first so many of a document are not pooled.
       num_centroids: the published number by default; never more than vectors in the sample.
       kmeans_niters: passes of k-means.
+      points_per_centroid: the most vectors that k-means learns from; with `num_centroids` it limits the sample, which
+        is in memory.
       seed: of the sample and of k-means.
     """
 
@@ -77,6 +79,7 @@ class PlaidSettings:
     protected_tokens: int = 0
     num_centroids: int | None = None
     kmeans_niters: int = 4
+    points_per_centroid: int = POINTS_PER_CENTROID
     seed: int = 0
 
 
@@ -90,8 +93,8 @@ def build_plaid(
 ) -> None:
     """Writes the index of a corpus, whole or not at all; one that was there before stays until then.
 
-    A build that was cut short goes on where it was, with the same result. Memory holds the sample, then one shard and
-    every token's code.
+    A build that was cut short goes on where it was, with the same result. Memory holds the sample, then one shard,
+    then the inverted lists.
 
     Args:
       stored: the corpus; its token vectors have length one.
@@ -160,14 +163,15 @@ def compressed_chunk(codec: Codec, tokens: Ragged) -> Chunk:
 
 def write_all_lists(folder: Path, codec: Codec, num_chunks: int) -> None:
     """Writes the inverted lists of all chunks of an index."""
-    codes, lengths = [np.zeros(0, np.int32)], [np.zeros(0, np.int64)]
-    for number in range(num_chunks):
-        chunk = read_chunk(folder, number, codec)
-        codes.append(chunk.codes)
-        lengths.append(chunk.lengths)
-    sizes = np.concatenate(lengths)
-    documents = np.repeat(np.arange(len(sizes)), sizes)
-    write_lists(folder, *inverted_lists(np.concatenate(codes), documents, len(codec.centroids)))
+
+    def parts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        first = 0
+        for number in range(num_chunks):
+            chunk = read_chunk(folder, number, codec)
+            yield chunk.codes, np.repeat(np.arange(first, first + len(chunk.lengths)), chunk.lengths)
+            first += len(chunk.lengths)
+
+    write_lists(folder, *inverted_lists(parts(), len(codec.centroids)))
 
 
 def _begun(folder: Path, stored: Stored, settings: PlaidSettings, source: str) -> Path:
@@ -189,18 +193,34 @@ def _codec_for(stored: Stored, settings: PlaidSettings) -> Codec:
     """The codec that a sample of the corpus gives."""
     count = int(stored.starts[-1])
     random = np.random.default_rng(settings.seed)
-    rows = np.sort(random.permutation(count)[: 1 + int(16 * math.sqrt(TYPICAL_LENGTH * count))])
-    sample = _sampled(stored, rows, settings)
+    documents = 1 + int(16 * math.sqrt(TYPICAL_LENGTH * count))
+    if settings.num_centroids and count:
+        documents = min(documents, _documents_for(settings.num_centroids, stored, settings))
+    sample = _sampled(stored, rows := np.sort(random.permutation(count)[:documents]), settings)
     wanted = settings.num_centroids or published_number_of_centroids(count * len(sample.values) / max(len(rows), 1))
-    most = math.ceil(wanted * POINTS_PER_CENTROID / (1 - HELD_OUT))
-    chosen = random.permutation(len(sample.values))[:most]
+    most = _wanted_vectors(wanted, settings)
+    vectors = sample.values
+    if len(vectors) > most:
+        vectors = vectors[np.sort(random.permutation(len(vectors))[:most])]
     return trained_codec(
-        sample.values[np.sort(chosen)],
+        vectors,
         nbits=settings.nbits,
         num_centroids=wanted,
         kmeans_niters=settings.kmeans_niters,
+        points_per_centroid=settings.points_per_centroid,
         seed=settings.seed,
     )
+
+
+def _wanted_vectors(num_centroids: int, settings: PlaidSettings) -> int:
+    """How many vectors k-means learns so many centroids from, with those held out."""
+    return math.ceil(num_centroids * settings.points_per_centroid / (1 - HELD_OUT))
+
+
+def _documents_for(num_centroids: int, stored: Stored, settings: PlaidSettings) -> int:
+    """About as many documents as have the vectors that so many centroids want, by the first shard's mean length."""
+    lengths = stored.shard(0).needed("tokens").lengths
+    return math.ceil(1.1 * _wanted_vectors(num_centroids, settings) * settings.pool_factor / max(lengths.mean(), 1))
 
 
 def _sampled(stored: Stored, rows: Int[np.ndarray, " n"], settings: PlaidSettings) -> Ragged:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from functools import cached_property
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Float32, Int, UInt8
+from jaxtyping import Float, Float32, Int, UInt8
 
 from jaxret.errors import InputError
 from jaxret.ops.kmeans import kmeans_step
-from jaxret.ops.residuals import BITS, decompressed, nearest_centroid, packed_residuals, plane_order
+from jaxret.ops.residuals import BITS, decompressed, packed_residuals, plane_order
+from jaxret.search.plaid.nearest import BLOCK, BLOCK_PRODUCTS, MOST_EXACT, Nearest
 
 HELD_OUT, MOST_HELD_OUT = 0.05, 50_000
 POINTS_PER_CENTROID = 256
-BLOCK_PRODUCTS = 1 << 24  # of vectors and centroids at a time: 64 MiB of them
+PACKED_BLOCK = 1 << 14  # vectors at a time
 
 
 @dataclass(frozen=True)
@@ -50,17 +52,20 @@ class Codec:
         """Bytes of a packed residual."""
         return self.width * self.nbits // 8
 
+    @cached_property
+    def _nearest(self) -> Nearest:
+        return Nearest(self.centroids)
+
     def compressed(self, vectors: Float[np.ndarray, "n k"]) -> tuple[Int[np.ndarray, " n"], UInt8[np.ndarray, "n p"]]:
         """The number of each vector's centroid, int32, and its packed residual."""
-        size = max(64, min(BLOCK_PRODUCTS // len(self.centroids), 1 << (len(vectors) - 1).bit_length()))
-        codes, residuals = np.zeros(len(vectors), np.int32), np.zeros((len(vectors), self.packed_width), np.uint8)
-        centroids, cutoffs = jnp.asarray(self.centroids), jnp.asarray(self.cutoffs)
+        codes = self._nearest(vectors)
+        size = min(PACKED_BLOCK, max(64, 1 << (len(vectors) - 1).bit_length()))
+        residuals, cutoffs = np.zeros((len(vectors), self.packed_width), np.uint8), jnp.asarray(self.cutoffs)
         for start in range(0, len(vectors), size):
             block = np.asarray(vectors[start : start + size], np.float32)
-            padded = np.pad(block, ((0, size - len(block)), (0, 0)))
-            found = _compressed(jnp.asarray(padded), centroids, cutoffs)
-            codes[start : start + size] = np.asarray(found[0])[: len(block)]
-            residuals[start : start + size] = np.asarray(found[1])[: len(block)]
+            block = block - self.centroids[codes[start : start + size]]
+            padded = jnp.asarray(np.pad(block, ((0, size - len(block)), (0, 0))))
+            residuals[start : start + size] = np.asarray(_packed(padded, cutoffs))[: len(block)]
         return codes, residuals
 
     def decompressed(
@@ -73,21 +78,19 @@ class Codec:
         return np.swapaxes(split, 1, 2).reshape(len(codes), self.width)
 
 
-@jax.jit
-def _compressed(
-    vectors: Float[Array, "n k"], centroids: Float[Array, "c k"], cutoffs: Float[Array, " m"]
-) -> tuple[Int[Array, " n"], UInt8[Array, "n p"]]:
-    codes = nearest_centroid(vectors, centroids)
-    return codes, packed_residuals(vectors - centroids[codes], cutoffs)
-
-
 def published_number_of_centroids(num_vectors: int | float) -> int:
     """The power of two below 16 times the square root of the number of vectors to be indexed."""
     return int(2 ** math.floor(math.log2(16 * math.sqrt(max(num_vectors, 1)))))
 
 
 def trained_codec(
-    sample: Float[np.ndarray, "n k"], *, nbits: int, num_centroids: int, kmeans_niters: int = 4, seed: int = 0
+    sample: Float[np.ndarray, "n k"],
+    *,
+    nbits: int,
+    num_centroids: int,
+    kmeans_niters: int = 4,
+    points_per_centroid: int = POINTS_PER_CENTROID,
+    seed: int = 0,
 ) -> Codec:
     """Learns centroids from a sample of unit vectors and the buckets from a part of it that is held out.
 
@@ -97,7 +100,8 @@ def trained_codec(
       sample: in an order that does not matter: it is shuffled.
       nbits: 1, 2 or 4.
       num_centroids: no more are made than there are vectors to learn them from.
-      kmeans_niters: passes of k-means over at most 256 vectors a centroid.
+      kmeans_niters: passes of k-means.
+      points_per_centroid: the most vectors that it learns from.
       seed: of the shuffle, whose first vectors are the first centroids.
 
     Raises:
@@ -108,7 +112,7 @@ def trained_codec(
         raise InputError("documents", "no token vectors to learn from", "Index documents that have tokens.")
     order = np.random.default_rng(seed).permutation(len(sample))
     held_out = sample[order[: min(int(HELD_OUT * len(sample)), MOST_HELD_OUT)]]
-    training = order[len(held_out) :][: POINTS_PER_CENTROID * num_centroids]
+    training = order[len(held_out) :][: points_per_centroid * num_centroids]
     training = np.asarray(sample[training], np.float32)
     centroids = _trained_centroids(training, min(num_centroids, len(training)), kmeans_niters)
     values = np.asarray(held_out if len(held_out) else training, np.float32)
@@ -126,6 +130,8 @@ def check_packing(width: int, nbits: int) -> None:
 
 def _trained_centroids(vectors: Float32[np.ndarray, "n k"], count: int, niters: int) -> Float32[np.ndarray, "c k"]:
     """Centroids of unit vectors that were shuffled, from the first ones of them."""
+    if count > MOST_EXACT:
+        return _trained_in_groups(vectors, count, niters)
     size = min(len(vectors), max(64, BLOCK_PRODUCTS // count))
     padding = -len(vectors) % size
     blocks = jnp.asarray(np.pad(vectors, ((0, padding), (0, 0))).reshape(-1, size, vectors.shape[1]))
@@ -134,6 +140,24 @@ def _trained_centroids(vectors: Float32[np.ndarray, "n k"], count: int, niters: 
     for _ in range(niters):
         centroids = step(blocks, used, centroids)
     return np.asarray(centroids)
+
+
+def _trained_in_groups(vectors: Float32[np.ndarray, "n k"], count: int, niters: int) -> Float32[np.ndarray, "c k"]:
+    """The same for so many centroids that a vector's is looked for in groups of them."""
+    centroids = vectors[:count]
+    for _ in range(niters):
+        codes, sums = Nearest(centroids)(vectors), np.zeros_like(centroids)
+        for start in range(0, len(vectors), BLOCK):
+            own = codes[start : start + BLOCK]
+            order = np.argsort(own, kind="stable")
+            numbers, first = np.unique(own[order], return_index=True)
+            sums[numbers] += np.add.reduceat(vectors[start : start + BLOCK][order], first)
+        lengths = np.linalg.norm(sums, axis=1, keepdims=True)
+        centroids = np.where(lengths < 1e-6, centroids, sums / np.maximum(lengths, 1e-6))
+    return centroids
+
+
+_packed = jax.jit(packed_residuals)
 
 
 def _codec_of(centroids: Float32[np.ndarray, "c k"], held_out: Float32[np.ndarray, "n k"], nbits: int) -> Codec:

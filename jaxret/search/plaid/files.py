@@ -5,6 +5,7 @@ An index that jaxret wrote has two files more: `plaid.json` with its settings, a
 
 from __future__ import annotations
 
+import mmap
 import os
 import re
 import shutil
@@ -94,6 +95,16 @@ def read_chunk(folder: Path, number: int, codec: Codec) -> Chunk:
         problem = f"codes from {codes.min()} to {codes.max()} of {len(codec.centroids)} centroids"
         raise InputError(folder / f"{number}.codes.pt", problem, AGAIN)
     return Chunk(codes, residuals, lengths)
+
+
+def release(chunk: Chunk) -> None:
+    """Gives back the memory of a mapped chunk's pages; whoever needs them again reads them from the file again."""
+    for array in (chunk.codes, chunk.residuals):
+        base: Any = array
+        while base is not None and not isinstance(base, mmap.mmap):
+            base = getattr(base, "base", None)
+        if base is not None:
+            base.madvise(mmap.MADV_DONTNEED)
 
 
 def read_lengths(folder: Path, number: int) -> Int[np.ndarray, " d"]:

@@ -17,8 +17,9 @@ from jaxret.ops.compressed_maxsim import Codebook
 from jaxret.ops.residuals import plane_order
 from jaxret.ops.topk import TopK
 from jaxret.runtime.mesh import AXES
+from jaxret.search.budget import check_room
 from jaxret.search.plaid.index import PlaidIndex
-from jaxret.search.plaid.shards import Shard, shards
+from jaxret.search.plaid.shards import Shard, held_bytes, shards
 from jaxret.search.plaid.stages import Pruning, candidates, num_listed, probed_cells, pruned, published_pruning, ranked
 from jaxret.search.vectors import Vectors
 
@@ -37,13 +38,21 @@ class PlaidSearch:
       k: results a query.
       pruning: how much of it a query looks at; by default the reference's settings for `k`. With `UNPRUNED` the
         results are those of MaxSim with all decompressed vectors.
+      memory_budget_gb: what this process may hold, in GB (10^9 bytes). A compressed corpus stays in memory.
 
     Raises:
-      InputError: k is larger than the corpus or than the number of documents that the pruning leaves, or the pruning's
-        settings are out of range.
+      InputError: the corpus does not fit the budget, k is larger than the corpus or than the number of documents that
+        the pruning leaves, or the pruning's settings are out of range.
     """
 
-    def __init__(self, index: PlaidIndex, mesh: Mesh, k: int, pruning: Pruning | None = None):
+    def __init__(
+        self,
+        index: PlaidIndex,
+        mesh: Mesh,
+        k: int,
+        pruning: Pruning | None = None,
+        memory_budget_gb: float | int | None = None,
+    ):
         if not 1 <= k <= len(index):
             raise InputError("k", f"{k} results of a corpus of {len(index)} documents", f"Give 1 to {len(index)}.")
         self.k, self.pruning = k, published_pruning(k) if pruning is None else pruning
@@ -52,6 +61,8 @@ class PlaidSearch:
         if self.pruning.ncells and self.pruning.ndocs < 4 * k:
             problem = f"{self.pruning.ndocs} documents pass the first cut, and a fourth of them is to hold {k} results"
             raise InputError("ndocs", problem, f"Give {4 * k} or more.")
+        if memory_budget_gb is not None:
+            check_room(memory_budget_gb, held_bytes(index), "build an index with fewer bits or pooled")
         self._mesh, self._nbits = mesh, index.codec.nbits
         spread = NamedSharding(mesh, SPREAD)
         self._whole = NamedSharding(mesh, WHOLE)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -10,7 +11,10 @@ from jaxtyping import Array, Int
 from jaxret.errors import InputError
 from jaxret.ops.compressed_maxsim import Compressed
 from jaxret.ops.topk import EMPTY
-from jaxret.search.plaid.index import PlaidIndex, inverted_lists
+from jaxret.search.plaid.files import release
+from jaxret.search.plaid.index import CODE_BYTES, PlaidIndex, inverted_lists
+
+ALIGNMENT = 64
 
 
 class Shard(NamedTuple):
@@ -23,7 +27,7 @@ class Shard(NamedTuple):
       tokens: of all its documents.
       starts, lengths: of each document in `tokens`.
       positions: of each document in the corpus; EMPTY for none.
-      listed: documents by centroid, ascending.
+      listed: documents by centroid.
       list_starts: where each centroid's list starts; behind the last an empty list stands for "no centroid".
     """
 
@@ -38,49 +42,85 @@ class Shard(NamedTuple):
 def shards(index: PlaidIndex, devices: int) -> Shard:
     """The shards of all devices, stacked on a new first axis and padded to equal sizes.
 
+    Memory holds them, one chunk of the index, and the inverted lists once more.
+
     Raises:
       InputError: more tokens on a device than 32-bit positions can tell apart.
     """
-    held = np.flatnonzero(index.lengths)
-    order = held[np.argsort(index.lengths[held], kind="stable")]
-    parts = [_shard(index, order[device::devices]) for device in range(devices)]
+    all_lengths = index.lengths
+    held = np.flatnonzero(all_lengths)
+    order = held[np.argsort(all_lengths[held], kind="stable")]
     documents = -(-len(order) // devices) + 1
-    tokens = max(1, *(len(part.tokens.codes) for part in parts))
-    entries = max(1, *(len(part.listed) for part in parts))
-    if max(tokens, entries) >= EMPTY:
+    positions, lengths = np.full((documents, devices), EMPTY, np.int32), np.zeros((documents, devices), np.int32)
+    positions.reshape(-1)[: len(order)], lengths.reshape(-1)[: len(order)] = order, all_lengths[order]
+    ends = np.cumsum(lengths, axis=0, dtype=np.int64)
+    tokens = max(1, int(ends[-1].max()))
+    if tokens >= EMPTY:
         fix = "Search it on more devices."
         raise InputError("index", f"{tokens} tokens on one device, which counts to {EMPTY - 1}", fix)
-
-    def stacked(arrays: list[Any], size: int, fill: int = 0) -> Any:
-        return np.stack([_filled(array, size, fill) for array in arrays])
-
-    return Shard(
-        Compressed(
-            stacked([part.tokens.codes for part in parts], tokens),
-            stacked([part.tokens.residuals for part in parts], tokens),
-        ),
-        stacked([part.starts for part in parts], documents),
-        stacked([part.lengths for part in parts], documents),
-        stacked([part.positions for part in parts], documents, EMPTY),
-        stacked([part.listed for part in parts], entries),
-        stacked([part.list_starts for part in parts], len(index.codec.centroids) + 2),
-    )
+    number = np.zeros(len(index), np.int64)
+    number[order] = np.arange(len(order))
+    compressed, lists = _dealt(index, number, ends - lengths, tokens)
+    small: list[Any] = [part.T.astype(np.int32) for part in (ends - lengths, lengths, positions)]
+    listed, list_starts = _padded_lists(*lists, devices)
+    return Shard(compressed, small[0], small[1], small[2], listed, list_starts)
 
 
-def _shard(index: PlaidIndex, rows: Int[np.ndarray, " d"]) -> Shard:
-    """The shard that holds some documents."""
-    lengths, starts = index.lengths[rows], np.zeros(len(rows), np.int64)
-    np.cumsum(lengths[:-1], out=starts[1:])
-    flat = np.repeat(index.starts[rows] - starts, lengths) + np.arange(int(lengths.sum()))
-    codes: Any = index.codes[flat]
-    residuals: Any = index.residuals[flat]
-    documents = np.repeat(np.arange(len(rows)), lengths)
-    listed, sizes = inverted_lists(codes, documents, len(index.codec.centroids))
-    list_starts = np.concatenate([[0], np.cumsum(sizes), [len(listed)]])
-    small: list[Any] = [part.astype(np.int32) for part in (starts, lengths, rows, listed, list_starts)]
-    return Shard(Compressed(codes, residuals), *small)
+def held_bytes(index: PlaidIndex) -> int:
+    """The most bytes that making the shards takes: themselves, and the inverted lists once more."""
+    tokens = index.num_tokens
+    lists = 2 * CODE_BYTES * tokens  # an entry for each token at most
+    return tokens * (CODE_BYTES + index.codec.packed_width) + lists + 64 * len(index)
 
 
-def _filled(array: Any, size: int, fill: int) -> Any:
-    """With `fill` up to `size` rows."""
-    return np.concatenate([array, np.full((size - len(array), *array.shape[1:]), fill, array.dtype)])
+def _dealt(
+    index: PlaidIndex, number: Int[np.ndarray, " d"], starts: Int[np.ndarray, "m r"], tokens: int
+) -> tuple[Compressed, tuple[Int[np.ndarray, " i"], Int[np.ndarray, " l"]]]:
+    """Every device's tokens, and the inverted lists of all devices, those of the first device first.
+
+    Args:
+      index: the corpus.
+      number: of each document of it.
+      starts: of each document in its device's tokens; document `n` has row `n // r` and column `n % r`.
+      tokens: room for so many on a device.
+    """
+    devices, centroids = starts.shape[1], len(index.codec.centroids)
+    codes = _aligned((devices, tokens), np.int32)
+    residuals = _aligned((devices, tokens, index.codec.packed_width), np.uint8)
+
+    def parts() -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        first = 0
+        for chunk in index.chunks:
+            own = number[first : first + len(chunk.lengths)]
+            first += len(chunk.lengths)
+            device, row = own % devices, own // devices
+            begin = np.cumsum(chunk.lengths) - chunk.lengths
+            places = np.repeat(device * tokens + starts[row, device] - begin, chunk.lengths)
+            places += np.arange(len(places))
+            codes.reshape(-1)[places] = chunk.codes
+            residuals.reshape(-1, residuals.shape[2])[places] = chunk.residuals
+            yield np.repeat(device * centroids, chunk.lengths) + chunk.codes, np.repeat(row, chunk.lengths)
+            release(chunk)
+
+    lists = inverted_lists(parts(), devices * centroids)
+    return Compressed(codes, residuals), lists
+
+
+def _padded_lists(listed: Int[np.ndarray, " i"], sizes: Int[np.ndarray, " l"], devices: int) -> tuple[Any, Any]:
+    """The lists of each device `[r e]`, and where each starts `[r c]`, with an empty one behind the last."""
+    ends = np.cumsum(sizes.reshape(devices, -1), axis=1)
+    bounds = np.concatenate([[0], np.cumsum(ends[:, -1])])
+    list_starts = np.pad(ends, ((0, 0), (1, 1)))
+    list_starts[:, -1] = ends[:, -1]
+    parts = _aligned((devices, max(1, int(ends[:, -1].max()))), np.int32)
+    for part, begin, end in zip(parts, bounds, bounds[1:], strict=False):
+        part[: end - begin] = listed[begin:end]
+    return parts, list_starts.astype(np.int32)
+
+
+def _aligned(shape: tuple[int, ...], dtype: Any) -> Any:
+    """Zeros at an address that a CPU device takes as its own array, without a copy."""
+    size = int(np.prod(shape, dtype=np.int64)) * np.dtype(dtype).itemsize
+    raw = np.zeros(size + ALIGNMENT, np.uint8)
+    begin = -raw.ctypes.data % ALIGNMENT
+    return raw[begin : begin + size].view(dtype).reshape(shape)

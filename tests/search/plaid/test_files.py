@@ -35,7 +35,7 @@ def test_an_index_of_the_reference_decompresses_and_compresses_as_it_does(golden
     np.testing.assert_array_equal(codes, index.codes)
     np.testing.assert_array_equal(residuals, index.residuals)
     pids, lengths = read_lists(folder, 8)
-    own = inverted_lists(index.codes, np.repeat(np.arange(len(index)), index.lengths), 8)
+    own = inverted_lists([(index.codes, np.repeat(np.arange(len(index)), index.lengths))], 8)
     np.testing.assert_array_equal(own[0], pids)
     np.testing.assert_array_equal(own[1], lengths)
 

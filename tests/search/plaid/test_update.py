@@ -26,7 +26,7 @@ def consistent(folder):
     """The index, whose every file agrees with the others and with its own codes."""
     index = PlaidIndex.load(folder)
     pids, lengths = read_lists(folder, len(index.codec.centroids))
-    own = inverted_lists(index.codes, np.repeat(np.arange(len(index)), index.lengths), len(lengths))
+    own = inverted_lists([(index.codes, np.repeat(np.arange(len(index)), index.lengths))], len(lengths))
     np.testing.assert_array_equal(own[0], pids)
     before = [0, 0]
     for number in range(json.loads((folder / "metadata.json").read_text())["num_chunks"]):

@@ -1,0 +1,22 @@
+"""Token vectors of a BEIR folder for the benchmarks of late interaction."""
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from processes import minilm
+
+
+def token_encoder(model: Path | None = None) -> Any:
+    """A TextEncoder of token vectors alone: of a folder that `jaxret train` wrote, or of all-MiniLM-L6-v2."""
+    from jaxret.runtime.compile_cache import use_compile_cache
+    from jaxret.runtime.layouts import load_pretrained
+    from jaxret.runtime.mesh import device_mesh
+    from jaxret.runtime.model import DESCRIPTION, load_model
+    from jaxret.search.encode import TextEncoder
+
+    use_compile_cache()
+    mesh, model = device_mesh(), model or minilm()
+    own = (model / DESCRIPTION).exists()
+    loaded, params = load_model(model, mesh)[:2] if own else load_pretrained(str(model), mesh)
+    return TextEncoder(replace(loaded, config=replace(loaded.config, heads=("multi_vector",))), params, mesh)
