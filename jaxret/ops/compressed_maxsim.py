@@ -2,7 +2,8 @@
 
 Documents are rows `starts[i] : starts[i] + lengths[i]` of flat arrays of tokens. They are taken in blocks, and of a
 block's tokens so many at a time that its longest document is through: documents in the order of their lengths leave
-next to nothing to padding. A document of length 0 scores -inf and costs nothing when its block has no other.
+next to nothing to padding. A document of length 0 scores -inf and costs nothing when its block has no other; it too
+starts at a token that is there. Nothing is checked: codes and starts outside of the arrays read anything.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from jaxret.ops.residuals import inverse_lengths, unpacked_weights
 
 CENTROID_BLOCK, CENTROID_TOKENS = 256, 32
 EXACT_BLOCK, EXACT_TOKENS = 16, 64
+INSIDE = "promise_in_bounds"
 
 
 class Compressed(NamedTuple):
@@ -56,8 +58,10 @@ def centroid_maxsim(
     """
 
     def best(rows: Int[Array, "d t"]) -> Float[Array, "d s"]:
-        # Rows past a document's end are its own last token, so nothing is masked.
-        return jnp.max(table.at[codes.at[rows].get(mode="clip")].get(mode="clip"), axis=1)
+        # Rows past a document's end are its own last token, so nothing is masked. The barrier keeps XLA from looking
+        # up a token's centroid once for each query token.
+        near = lax.optimization_barrier(codes.at[rows].get(mode=INSIDE))
+        return jnp.max(table.at[near].get(mode=INSIDE), axis=1)
 
     return _in_blocks(best, table.shape[1], starts, lengths, CENTROID_BLOCK, CENTROID_TOKENS)
 
@@ -79,8 +83,8 @@ def decompressed_maxsim(
 
     def best(rows: Int[Array, "d t"]) -> Float[Array, "d s"]:
         flat = rows.reshape(-1)
-        near = codebook.centroids.at[documents.codes.at[flat].get(mode="clip")].get(mode="clip")
-        vectors = near + unpacked_weights(documents.residuals.at[flat].get(mode="clip"), codebook.weights)
+        near = codebook.centroids.at[documents.codes.at[flat].get(mode=INSIDE)].get(mode=INSIDE)
+        vectors = near + unpacked_weights(documents.residuals.at[flat].get(mode=INSIDE), codebook.weights)
         products = jnp.einsum("nk,sk->ns", vectors, q, preferred_element_type=jnp.float32)
         products = products * inverse_lengths(vectors)
         return jnp.max(products.reshape(*rows.shape, -1), axis=1)

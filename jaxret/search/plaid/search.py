@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache
 from typing import Any
 
@@ -64,6 +66,9 @@ class PlaidSearch:
         if memory_budget_gb is not None:
             check_room(memory_budget_gb, held_bytes(index), "build an index with fewer bits or pooled")
         self._mesh, self._nbits = mesh, index.codec.nbits
+        # A CPU's cores take a query each: the stages of one are too small to divide.
+        alone = mesh.size == 1 and mesh.devices.flat[0].platform == "cpu"
+        self._batch, self._lanes = (1, len(os.sched_getaffinity(0))) if alone else (QUERY_BATCH, 1)
         spread = NamedSharding(mesh, SPREAD)
         self._whole = NamedSharding(mesh, WHOLE)
         self._shards = jax.device_put(shards(index, mesh.devices.size), spread)
@@ -79,14 +84,20 @@ class PlaidSearch:
         the position `jaxret.ops.topk.EMPTY`.
         """
         found: list[list[np.ndarray]] = [[np.zeros((0, self.k), np.float32), np.zeros((0, self.k), np.int32)]]
-        for start in range(0, len(queries), QUERY_BATCH):
-            count = min(QUERY_BATCH, len(queries) - start)
-            best = self._best(*self._query_batch(queries, start, count))
-            found.append([np.asarray(part)[:count] for part in best])
-            if progress:
-                progress(count)
+        starts = range(0, len(queries), self._batch)
+        with ThreadPoolExecutor(self._lanes) as pool:
+            for scores, positions in pool.map(lambda start: self._batch_results(queries, start), starts):
+                found.append([scores, positions])
+                if progress:
+                    progress(len(scores))
         scores, positions = zip(*found, strict=True)
         return np.concatenate(scores), np.concatenate(positions)
+
+    def _batch_results(self, queries: Vectors, start: int) -> tuple[np.ndarray, np.ndarray]:
+        """Scores and positions of one batch."""
+        count = min(self._batch, len(queries) - start)
+        best = self._best(*self._query_batch(queries, start, count))
+        return np.asarray(best.scores)[:count], np.asarray(best.positions)[:count]
 
     def _best(self, q: Float[Array, "b s k"], mask: Bool[Array, "b s"]) -> TopK:
         """One batch's results."""
@@ -102,9 +113,9 @@ class PlaidSearch:
         tokens = queries.needed("tokens")
         rows = np.arange(start, start + count)
         length = max(8, -(-int(tokens.lengths.max()) // 8) * 8)
-        mask = np.zeros((QUERY_BATCH, length), bool)
+        mask = np.zeros((self._batch, length), bool)
         mask[:count] = np.arange(length)[None, :] < tokens.lengths[rows][:, None]
-        q = np.zeros((QUERY_BATCH, length, tokens.values.shape[1]), np.float32)
+        q = np.zeros((self._batch, length, tokens.values.shape[1]), np.float32)
         q[:count] = np.where(mask[:count, :, None], tokens.padded(rows, length), 0)
         q, mask = jax.device_put((q, mask), self._whole)
         return plane_order(q, self._nbits), mask

@@ -25,7 +25,7 @@ class Shard(NamedTuple):
 
     Attributes:
       tokens: of all its documents.
-      starts, lengths: of each document in `tokens`.
+      starts, lengths: of each document in `tokens`; an empty one starts at 0.
       positions: of each document in the corpus; EMPTY for none.
       listed: documents by centroid.
       list_starts: where each centroid's list starts; behind the last an empty list stands for "no centroid".
@@ -61,7 +61,8 @@ def shards(index: PlaidIndex, devices: int) -> Shard:
     number = np.zeros(len(index), np.int64)
     number[order] = np.arange(len(order))
     compressed, lists = _dealt(index, number, ends - lengths, tokens)
-    small: list[Any] = [part.T.astype(np.int32) for part in (ends - lengths, lengths, positions)]
+    starts = np.where(lengths > 0, ends - lengths, 0)
+    small: list[Any] = [part.T.astype(np.int32) for part in (starts, lengths, positions)]
     listed, list_starts = _padded_lists(*lists, devices)
     return Shard(compressed, small[0], small[1], small[2], listed, list_starts)
 

@@ -15,6 +15,7 @@ from jax import lax
 from jaxtyping import Array, Bool, Float, Int
 
 from jaxret.ops.compressed_maxsim import Codebook, centroid_maxsim, decompressed_maxsim
+from jaxret.ops.places import places_of_true
 from jaxret.ops.topk import EMPTY, TopK, merged
 from jaxret.search.plaid.shards import Shard
 
@@ -69,17 +70,17 @@ def num_listed(cells: Int[Array, "b l"], shard: Shard) -> Int[Array, " b"]:
 
 def candidates(cells: Int[Array, "b l"], shard: Shard, capacity: int) -> Int[Array, "b m"]:
     """The documents in the lists of each query's cells, each once; `capacity` is at least the number of entries."""
-    none = shard.lengths.shape[0] - 1
+    documents = shard.lengths.shape[0]
     slots = jnp.arange(capacity, dtype=jnp.int32)
 
     def one(cells: Int[Array, " l"]) -> Int[Array, " m"]:
         sizes = shard.list_starts[cells + 1] - shard.list_starts[cells]
         ends = jnp.cumsum(sizes)
-        which = jnp.minimum(jnp.searchsorted(ends, slots, side="right"), len(ends) - 1)
+        which = jnp.minimum(jnp.searchsorted(ends, slots, side="right", method="compare_all"), len(ends) - 1)
         entry = shard.list_starts[cells[which]] + slots - (ends - sizes)[which]
-        found = jnp.sort(jnp.where(slots < ends[-1], shard.listed.at[entry].get(mode="clip"), none))
-        again = jnp.pad(found[1:] == found[:-1], (1, 0))
-        return jnp.sort(jnp.where(again, none, found))
+        listed = jnp.where(slots < ends[-1], shard.listed.at[entry].get(mode="clip"), documents - 1)
+        found = jnp.zeros(documents, bool).at[listed].set(True).at[documents - 1].set(False)
+        return places_of_true(found, min(capacity, documents), documents - 1)
 
     return jax.vmap(one)(cells)
 
