@@ -142,3 +142,12 @@ def test_a_corpus_without_tokens_is_named(tmp_path):
     nothing = Vectors(tokens=Ragged(np.zeros((0, 8), np.float32), np.zeros(3, np.int64)))
     with pytest.raises(InputError, match="documents: no token vectors to learn from"):
         build_plaid(Held(nothing, 2), tmp_path / "plaid")
+
+
+def test_fewer_points_a_centroid_take_fewer_documents_into_the_sample(tmp_path, corpus, monkeypatch):
+    taken = []
+    sampled = build._sampled
+    monkeypatch.setattr(build, "_sampled", lambda stored, rows, s: taken.append(len(rows)) or sampled(stored, rows, s))
+    for points in (256, 4):
+        built(tmp_path / str(points), corpus, num_centroids=8, points_per_centroid=points)
+    assert taken[0] == len(corpus) and 0 < taken[1] < 10

@@ -10,6 +10,7 @@ from jaxret.runtime.mesh import device_mesh
 from jaxret.search.plaid import search
 from jaxret.search.plaid.index import PlaidIndex
 from jaxret.search.plaid.search import PlaidSearch
+from jaxret.search.plaid.shards import held_bytes, shards
 from jaxret.search.plaid.stages import UNPRUNED, Pruning, published_pruning
 from tests.search.plaid.conftest import built, clustered
 
@@ -145,3 +146,15 @@ def test_published_settings():
 def test_wrong_settings_are_named(index, k, change, problem):
     with pytest.raises(InputError, match=problem):
         PlaidSearch(index, mesh(1), k, dataclasses.replace(published_pruning(10), **change))
+
+
+def test_a_budget_that_the_corpus_does_not_fit_is_refused_with_what_it_needs(index, queries):
+    with pytest.raises(InputError, match=r"memory_budget_gb: 0\.1 GB, where the process holds .* needs .*Give \d"):
+        PlaidSearch(index, mesh(1), 3, memory_budget_gb=0.1)
+    roomy = PlaidSearch(index, mesh(1), 3, memory_budget_gb=50)(queries)
+    np.testing.assert_array_equal(roomy[1], PlaidSearch(index, mesh(1), 3)(queries)[1])
+
+
+def test_what_is_held_is_what_the_budget_counts(index):
+    arrays = jax.tree.leaves(shards(index, 1))
+    assert sum(array.nbytes for array in arrays) <= held_bytes(index) + 8 * len(index.codec.centroids)
