@@ -171,12 +171,19 @@ def _enter(
 
     A lane's blocks ascend, so a document with the score of one that is there already comes after it.
     """
-    k, entering = len(best), np.flatnonzero(scores > best[-1])
-    if len(entering) > k:
-        least = np.partition(scores[entering], -k)[-k]
-        entering = entering[scores[entering] >= least]
+    k, better = len(best), scores > best[-1]
+    if np.count_nonzero(better) > k:
+        better &= scores >= _reached(scores, k)
+    entering = np.flatnonzero(better)
     if len(entering):
         together = np.concatenate([best, scores[entering]])
         order = np.argsort(-together, kind="stable")[:k]
         best[:] = together[order]
         best_positions[:] = np.concatenate([best_positions, positions[entering]])[order]
+
+
+def _reached(scores: Float32[np.ndarray, " c"], k: int) -> np.float32:
+    """A score that k of more documents reach and few others: the k-th of the best of groups of them."""
+    width = max(1, len(scores) // (4 * k))
+    groups = scores[: len(scores) // width * width].reshape(width, -1).max(axis=0)
+    return np.partition(groups, -k)[-k]

@@ -35,6 +35,8 @@ def in_lanes(
             del made  # and what it was made from
             yield item.pop()
 
+    if count == 1:
+        return [lane(taken())]  # no thread: starting one takes as long as a small search
     with ThreadPoolExecutor(count) as pool:
         running = [pool.submit(lane, taken()) for _ in range(count)]
         try:
