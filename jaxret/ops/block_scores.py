@@ -65,7 +65,8 @@ class QueryTokens(NamedTuple):
 def dense_scores(queries: Float[Array, "b k"], documents: Rows) -> Float[Array, "b c"]:
     """Dot products."""
     rows = _decoded(documents.vectors, documents.scales, queries.dtype)
-    return jnp.einsum("bk,ck->bc", queries, rows, preferred_element_type=jnp.float32)
+    exactly = precision(queries.dtype)
+    return jnp.einsum("bk,ck->bc", queries, rows, precision=exactly, preferred_element_type=jnp.float32)
 
 
 def lexical_scores(queries: Float[Array, "v b"], documents: Terms) -> Float[Array, "b c"]:
@@ -92,7 +93,11 @@ def multi_vector_scores(queries: QueryTokens, documents: Tiles) -> Float[Array, 
     def tile_scores(tile: Vectors, scales: Float[Array, "n t"] | None) -> Float[Array, "b n"]:
         tokens = _decoded(tile, scales, q.dtype).reshape(n * t, k)
         products = lax.dot_general(
-            q.reshape(b * s, k), tokens, (((1,), (1,)), ((), ())), preferred_element_type=jnp.float32
+            q.reshape(b * s, k),
+            tokens,
+            (((1,), (1,)), ((), ())),
+            precision=precision(q.dtype),
+            preferred_element_type=jnp.float32,
         )
         best = jnp.max(products.reshape(b, s, n, t), axis=-1)
         return _summed(jnp.where(queries.mask[:, :, None], best, 0.0))
@@ -102,6 +107,11 @@ def multi_vector_scores(queries: QueryTokens, documents: Tiles) -> Float[Array, 
         return lax.cond(item.used, tile_scores, lambda *_: nothing, item.vectors, item.scales)
 
     return jnp.moveaxis(lax.map(one, documents), 0, 1).reshape(b, m * n)
+
+
+def precision(dtype: jnp.dtype) -> lax.Precision | None:
+    """Of products of such queries: without it an accelerator rounds float32 to bfloat16 or to 10 bits."""
+    return lax.Precision.HIGHEST if dtype == jnp.float32 else None
 
 
 def _summed(best: Float[Array, "b s n"]) -> Float[Array, "b n"]:

@@ -15,8 +15,9 @@ from typing import Any, NamedTuple
 import numpy as np
 from jaxtyping import Int32
 
-from jaxret.ops.block_scores import Rows, Terms, Tiles, dense_scores, lexical_scores, multi_vector_scores
+from jaxret.ops.block_scores import Rows, Terms, Tiles, dense_scores, lexical_scores
 from jaxret.ops.topk import EMPTY
+from jaxret.runtime.block_maxsim import multi_vector_scores
 from jaxret.search.lengths import by_bucket
 from jaxret.search.vectors import Vectors
 

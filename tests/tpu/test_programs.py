@@ -14,9 +14,10 @@ from jaxret.data.text import TextConfig
 from jaxret.data.tokenizer import Tokenizer
 from jaxret.nn.config import EncoderConfig
 from jaxret.nn.retriever import RetrieverConfig
-from jaxret.ops.block_scores import QueryTokens, Rows, Terms, Tiles
+from jaxret.ops.block_scores import QueryTokens, Rows, Terms, Tiles, multi_vector_scores
 from jaxret.ops.topk import TopK
-from jaxret.runtime.compiled.costs import held_bytes
+from jaxret.runtime.compiled.costs import costs, held_bytes
+from jaxret.runtime.compiled.hlo import Program
 from jaxret.runtime.mesh import AXES, batch_sharding
 from jaxret.runtime.model import Model
 from jaxret.search.blocks import MODES, SIZES, tile_documents
@@ -62,7 +63,7 @@ def test_train_step(tpu_mesh, topology: str, shape: tuple[int, int, int]):
     assert "all-gather" in kinds, "every device scores against the documents of all"
 
 
-def search_inputs(mode: str, mesh) -> tuple:
+def search_inputs(mode: str, mesh, stored: str = "bfloat16") -> tuple:
     """A batch of 64 queries, and a block for each chip."""
     whole, spread = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(AXES))
     array = lambda shape, dtype, sharding: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)  # noqa: E731
@@ -71,8 +72,10 @@ def search_inputs(mode: str, mesh) -> tuple:
     if mode == "multi_vector":
         queries = QueryTokens(array((64, 32, 128), jnp.bfloat16, whole), array((64, 32), jnp.bool_, whole))
         documents = tile_documents(128, sizes.tile_tokens)
-        tiles = array((n, sizes.tiles, documents, 128, 128), jnp.bfloat16, spread)
-        block, count = Tiles(tiles, array((n, sizes.tiles), jnp.bool_, spread)), sizes.tiles * documents
+        shape, count = (n, sizes.tiles, documents, 128), sizes.tiles * documents
+        scales = array(shape, jnp.float32, spread) if stored == "int8" else None
+        used = array((n, sizes.tiles), jnp.bool_, spread)
+        block = Tiles(array((*shape, 128), jnp.dtype(stored), spread), used, scales)
     elif mode == "dense":
         count = sizes.documents
         queries, block = array((64, 768), jnp.bfloat16, whole), Rows(array((n, count, 768), jnp.bfloat16, spread))
@@ -98,6 +101,20 @@ def test_search(tpu_mesh, topology: str, mode: str):
         math.prod(map(int, re.match(r"\w+\[([\d,]+)\]", shape)[1].split(","))) for *_, shape in collectives(finish)
     )
     assert travelled == [mesh.devices.size * 64 * 100] * 2
+
+
+@pytest.mark.parametrize(("topology", "stored"), [("v5e:16x16", "int8"), ("v5p:4x4x4", "bfloat16")])
+def test_maxsim_is_a_kernel_that_moves_fewer_bytes(tpu_mesh, topology: str, stored: str):
+    mesh = tpu_mesh(topology)
+    inputs = search_inputs("multi_vector", mesh, stored)
+    steps = [programs(score, 100, mesh).step for score in (MODES["multi_vector"].score, multi_vector_scores)]
+    kernel, plain = (step.lower(*inputs).compile() for step in steps)
+    ours, theirs = (costs(Program(compiled.as_text())) for compiled in (kernel, plain))
+    block = sum(x.size // mesh.devices.size * x.dtype.itemsize for x in jax.tree.leaves(inputs[2]))
+    assert list(ours.kernels.values()) == [1] and not theirs.kernels
+    assert block < ours.traffic < 1.3 * block < theirs.traffic, "a block is read once, its scores are little"
+    assert held_bytes(kernel) < 1.3 * block
+    assert not collectives(kernel)
 
 
 @pytest.mark.parametrize("shape", [(-1, 1, 1), (4, 4, 1)])
