@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 
 from benchmarks.tpu.arithmetic import model_flops, program_flops, texts
+from benchmarks.tpu.kernels import walked
 from benchmarks.tpu.steps import STEPS, Step
 from jaxret.runtime.compiled.costs import costs
 from jaxret.runtime.compiled.hlo import Program
@@ -48,6 +49,21 @@ def test_a_program_does_more_than_the_model_must():
     )
     assert many["scores"] == 16 * few["scores"], "every query meets the passages of all chips"
     assert many["encoder"] == few["encoder"]
+
+
+def test_a_product_waits_for_its_unit():
+    bundles = """
+// a comment of the compiler's
+   0x1   : > { %v1 = vld [vmem:[%s1] sm:$0xff] }
+   0x2   : > { %1 = vmatmul.bf16.vlgmr.msra.gmra.mxu0 %v1  ;;  %2 = vmatmul.bf16.gmra.mxu1 %v1 }
+   0x3 LB: > { %3 = vmatmul.msk.bf16.gmra.mxu2 %v1 }
+   0x4   : > { %4 = vmatmul.bf16.gmra.mxu0 %v1 }
+   0x5   : > { %v2 = vpop.f32.mrf.mxu0 }
+"""
+    assert walked(bundles) == 2 + 16 + 16, "the fourth bundle at 18, its product until 34"
+    assert walked(bundles.replace("gmra.mxu0 %v1 }", "gmra.mxu3 %v1 }")) == 4 + 16
+    with pytest.raises(ValueError, match="not a product of bfloat16"):
+        walked("0x1   :  { %1 = vmatmul.f32.gmra.mxu0 %v1 }")
 
 
 def test_the_table_agrees_with_the_count(root):
