@@ -2,27 +2,24 @@
 
     .venv/bin/python benchmarks/search_quality.py --data data/xquad-en --split test
 
-Token vectors of all-MiniLM-L6-v2 (384 numbers; no late interaction model, so compression costs it more). Each row is a
-search of all judged queries, the second of two timed. Recall is of the exact search's first ten. Bytes are those of the
-vectors on disk.
+Token vectors of all-MiniLM-L6-v2 (384 numbers; no late interaction model, so compression costs it more), or of --model.
+Each row is a search of all the queries in one call, the second of two timed. Recall is of the exact search's first ten.
+Bytes are those of the vectors on disk. fast-plaid stands beside ours in benchmarks/plaid_vs_peer.py.
 """
 
 import argparse
 import tempfile
 import time
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
-from processes import HERE, minilm
+from processes import HERE
+from token_vectors import token_encoder
 
 from jaxret.data.beir import BeirFolder
 from jaxret.eval.metrics import mean_scores
 from jaxret.eval.systems import judged
-from jaxret.runtime.layouts import load_pretrained
-from jaxret.runtime.mesh import device_mesh
 from jaxret.search.corpus import encode_corpus, open_store, store_ids
-from jaxret.search.encode import TextEncoder
 from jaxret.search.exact import ExactSearch
 from jaxret.search.plaid.build import PlaidSettings, build_plaid
 from jaxret.search.plaid.index import PlaidIndex
@@ -31,8 +28,8 @@ from jaxret.search.plaid.stages import UNPRUNED, Pruning, published_pruning
 from jaxret.search.runs import Run
 
 K = 10
-PRUNINGS = {"published": published_pruning(K), "2 cells": Pruning(2, 0.45, 1024), "every document": UNPRUNED}
-COMPRESSED = [(nbits, 1) for nbits in (4, 2, 1)] + [(2, 2), (2, 4)]
+PRUNINGS = {"published": published_pruning(K), "4 cells": Pruning(4, 0.45, 1024), "every document": UNPRUNED}
+COMPRESSED = [(4, 1), (2, 1), (1, 1), (4, 2), (2, 2), (1, 2), (2, 4)]
 
 
 class Quality:
@@ -51,7 +48,7 @@ class Quality:
         ndcg = mean_scores(run, self._qrels, ["ndcg@10"])["ndcg_at_10"]
         per_document = size / len(self._documents)
         rate = len(positions) / seconds
-        print(f"{name:34} {per_document:12,.0f} {rate:10.1f} {recall:8.3f} {ndcg:8.3f}", flush=True)
+        print(f"| {name} | {per_document:,.0f} | {rate:,.1f} | {recall:.3f} | {ndcg:.3f} |", flush=True)
 
 
 def timed(search, queries) -> tuple[float, np.ndarray, np.ndarray]:
@@ -65,30 +62,32 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, default=HERE.parent / "data" / "xquad-en")
     parser.add_argument("--split", default="test")
+    parser.add_argument("--model", type=Path, help="a folder that jaxret train wrote")
+    parser.add_argument("--queries", type=int, default=512, help="so many of the split's, the first ones")
+    parser.add_argument("--pruned", action="store_true", help="leave out the searches of every document")
     args = parser.parse_args()
-    folder, mesh = BeirFolder(args.data), device_mesh()
-    model, params = load_pretrained(str(minilm()), mesh)
-    encoder = TextEncoder(replace(model, config=replace(model.config, heads=("multi_vector",))), params, mesh)
-    ids, texts = judged(folder, args.split)
-    quality = Quality(ids, list(store_ids(folder.corpus)), folder.qrels(args.split))
+    folder, encoder = BeirFolder(args.data), token_encoder(args.model)
+    ids, texts = (part[: args.queries] for part in judged(folder, args.split))
+    qrels = {query: folder.qrels(args.split)[query] for query in ids}
+    quality = Quality(ids, list(store_ids(folder.corpus)), qrels)
     queries = encoder.queries(texts)
-    print(f"{len(ids)} queries, {len(folder.corpus)} passages of {args.data.name}")
-    print(f"{'search':34} {'bytes/passage':>12} {'queries/s':>10} {'recall':>8} {'nDCG@10':>8}")
+    print(f"{len(ids)} queries, {len(folder.corpus)} passages of {args.data.name}\n")
+    print("| search | bytes/passage | queries/s | recall | nDCG@10 |\n|---|---|---|---|---|")
     with tempfile.TemporaryDirectory() as scratch:
-        for dtype in ("float32", "int8"):
+        for dtype in ("float32", "bfloat16", "int8"):
             stored = open_store(encode_corpus(encoder, folder.corpus, f"{scratch}/{dtype}", dtype=dtype), encoder)
-            search = ExactSearch("multi_vector", stored, mesh, K)
-            size = stored.nbytes(("tokens", "token_scales"))
-            quality.row(f"exact, {dtype}", size, *timed(search, queries))
+            search = ExactSearch("multi_vector", stored, encoder.mesh, K)
+            quality.row(f"exact, {dtype}", stored.nbytes(("tokens", "token_scales")), *timed(search, queries))
         stored = open_store(f"{scratch}/float32", encoder)
         for nbits, pool_factor in COMPRESSED:
             place = f"{scratch}/{nbits}-{pool_factor}"
             build_plaid(stored, place, PlaidSettings(nbits=nbits, pool_factor=pool_factor))
             index = PlaidIndex.load(place)
             for words, pruning in PRUNINGS.items():
-                pooled = f", pooled {pool_factor}" if pool_factor > 1 else ""
-                name = f"{nbits} bits{pooled}, {words}"
-                quality.row(name, index.num_bytes, *timed(PlaidSearch(index, mesh, K, pruning), queries))
+                if pruning.ncells or not args.pruned:
+                    pooled = f", pooled {pool_factor}" if pool_factor > 1 else ""
+                    search = PlaidSearch(index, encoder.mesh, K, pruning)
+                    quality.row(f"{nbits} bits{pooled}, {words}", index.num_bytes, *timed(search, queries))
 
 
 if __name__ == "__main__":

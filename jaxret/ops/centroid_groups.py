@@ -8,15 +8,20 @@ from jaxtyping import Array, Float, Int
 
 
 def nearest_groups(vectors: Float[Array, "n k"], means: Float[Array, "g k"], count: int) -> Int[Array, "n p"]:
-    """The groups whose means have the largest products with each vector, the largest first; of equal ones the first."""
+    """The groups whose means have the largest products with each vector, the largest first.
+
+    A product and its group's number share 32 bits, so that the next best one takes a single pass, which vectorises, and
+    no sort. Products that differ in bits that the numbers take are equal, and of equal ones the first wins.
+    """
+    low = (1 << (means.shape[0] - 1).bit_length()) - 1
     products = jnp.einsum("nk,gk->ng", vectors, means, preferred_element_type=jnp.float32)
-    numbers, chosen = jnp.arange(means.shape[0], dtype=jnp.int32)[None, :], []
+    bits = lax.bitcast_convert_type(products, jnp.int32)
+    ordered = jnp.where(bits < 0, bits ^ jnp.int32(2**31 - 1), bits)  # integers in the order of the numbers
+    keys = (ordered & ~low) | (low - jnp.arange(means.shape[0], dtype=jnp.int32))[None, :]
+    keys, best = lax.optimization_barrier(keys), [jnp.full(vectors.shape[0], 2**31 - 1, jnp.int32)]
     for _ in range(count):
-        # Plain reductions, which vectorise; top_k sorts.
-        best = products == jnp.max(products, axis=1, keepdims=True)
-        chosen.append(jnp.min(jnp.where(best, numbers, means.shape[0]), axis=1))
-        products = jnp.where(numbers == chosen[-1][:, None], -jnp.inf, products)
-    return jnp.stack(chosen, axis=1)
+        best.append(jnp.max(jnp.where(keys < best[-1][:, None], keys, -(2**31)), axis=1))
+    return low - (jnp.stack(best[1:], axis=1) & low)
 
 
 def nearest_members(
