@@ -27,7 +27,10 @@ Distributed = Annotated[
 ]
 MemoryBudget = Annotated[
     float | None,
-    typer.Option("--memory_budget_gb", help="What the process may hold; a corpus that does not fit is streamed."),
+    typer.Option(
+        "--memory_budget_gb",
+        help="What the process may hold; a corpus that does not fit is streamed, a compressed one refused.",
+    ),
 ]
 DryRun = Annotated[bool, typer.Option("--dry_run", help="Check everything, print what would be done, do nothing.")]
 NewFolder = Annotated[Path, typer.Option("--output", help="The folder to write; it must not exist yet.")]

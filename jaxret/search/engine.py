@@ -43,7 +43,7 @@ class Engine:
       encoder: the model that made it; None for BM25.
       mode: "dense", "lexical", "multi_vector", "plaid" (compressed) or "bm25".
       k: results a question.
-      memory_budget_gb: see `ExactSearch`.
+      memory_budget_gb: see `ExactSearch` and `PlaidSearch`.
 
     Attributes:
       facts: what a manifest says of the system.
