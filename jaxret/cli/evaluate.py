@@ -118,7 +118,7 @@ def _searched(
     from jaxret.cli.progress import progress
     from jaxret.eval.systems import model_runs
     from jaxret.runtime.manifest import machine
-    from jaxret.search.corpus import encoded_now, open_store
+    from jaxret.search.corpus import encoded_now, open_store, store_ids
 
     encoder, step = text_encoder(model, step, mesh_shape)
     found: Vectors | StoredVectors
@@ -127,7 +127,7 @@ def _searched(
             names, found = encoded_now(encoder, corpus, advance)
     else:
         found = open_store(store, encoder, corpus)
-        names = found.ids
+        names = list(store_ids(corpus))
     runs = model_runs(
         encoder,
         (names, found),

@@ -44,7 +44,7 @@ def search(
     opened = load_index(index)
     if k is None:
         k = min(3 if together is None else 1000, len(opened.documents))
-    encoder = None if mode == "bm25" else text_encoder(opened.workdir, opened.step, mesh_shape)[0]
+    encoder = None if mode == "bm25" else text_encoder(opened.description.model, opened.description.step, mesh_shape)[0]
     engine = Engine(opened, encoder, mode, k, memory_budget_gb)
     console = Console(highlight=False)
     if dry_run:

@@ -57,7 +57,7 @@ class System:
                 raise InputError(option, f"{name} is a cross-encoder, without modes", f"Leave out @{suffix}.")
             describe_cross_encoder(name)
             return cls("cross_encoder", name)
-        heads = describe(str(read_description(path)[0]) if index else name).model.config.heads
+        heads = describe(str(read_description(path).model) if index else name).model.config.heads
         if suffix and suffix not in heads:
             raise InputError(option, f"{name} has no {suffix!r}", f"Choose one of {', '.join(heads)}.")
         return cls("index" if index else "model", name, suffix or heads[0])
@@ -98,8 +98,8 @@ class System:
         if self.kind == "cross_encoder":
             return CrossEncoderRanker(cross_encoder(self.name, mesh_shape))
         if self.kind == "index":
-            model, step, _ = read_description(Path(self.name))
-            encoder, _ = text_encoder(model, step, mesh_shape)
+            made = read_description(self.name)
+            encoder, _ = text_encoder(made.model, made.step, mesh_shape)
             return ModelRanker(encoder, self.mode, corpus, Path(self.name) / VECTORS)
         encoder, _ = text_encoder(Path(self.name), None, mesh_shape)
         if store is None or corpus is None:

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import hashlib
+import json
 import os
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 from jaxret.files import atomic, sha256
 
 SUMS = "SHA256SUMS"  # lines as sha256sum writes them; the last is the sum of those before it
+CHECKSUM = "checksum"  # of a JSON record, within it
 
 
 def seal(folder: str | Path) -> None:
@@ -43,6 +46,17 @@ def damaged(folder: str | Path, parts: Sequence[str] = ("",)) -> Path | None:
     with ThreadPoolExecutor() as pool:
         found = pool.map(_sum, (folder / name for name in names))
         return next((folder / name for name, digest in zip(names, found, strict=True) if digest != sums[name]), None)
+
+
+def with_checksum(record: dict[str, Any]) -> dict[str, Any]:
+    """A JSON record and the SHA-256 of what it says, however the file will lay it out."""
+    return record | {CHECKSUM: _digest(json.dumps(record, sort_keys=True))}
+
+
+def without_checksum(record: dict[str, Any]) -> dict[str, Any] | None:
+    """What `with_checksum` was given; None where the record says something else now."""
+    bare = {name: value for name, value in record.items() if name != CHECKSUM}
+    return bare if with_checksum(bare) == record else None
 
 
 def _settled(path: Path) -> str:

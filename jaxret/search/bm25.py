@@ -12,7 +12,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import groupby, pairwise
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,13 @@ import numpy as np
 
 from jaxret.errors import InputError
 from jaxret.files import atomic_folder, existing_folder, read_json, write_json
-from jaxret.search.analyzers import Analyzer, analyzer, unspaced_or_words
+from jaxret.runtime.checksums import SUMS, damaged, seal
+from jaxret.search.analyzers import Analyzer, analyzer
 from jaxret.search.postings import FREQUENCIES, Postings, count_postings, sum_frequencies
 from jaxret.search.top_k import NOTHING, TopK
 
 _SETTINGS = "settings.json"
+AGAIN = "Index the corpus again."
 
 
 @dataclass(frozen=True)
@@ -52,10 +54,8 @@ class BM25Settings:
 
     @classmethod
     def read(cls, record: Mapping[str, Any]) -> BM25Settings:
-        """The settings in the file of an index; an old one names no analyser."""
-        language = record["language"]
-        name = record.get("analyzer", unspaced_or_words(language))
-        return cls(language, record["k1"], record["b"], name, record.get("versions", {}))
+        """The settings in the file of an index."""
+        return cls(*(record[name] for name in ("language", "k1", "b", "analyzer", "versions")))
 
 
 @dataclass(frozen=True, eq=False)
@@ -126,6 +126,7 @@ class BM25:
                 part.save(_part_folder(temporary, number), show_progress=False)
                 sizes.append(part.scores["num_docs"])
             write_json(temporary / _SETTINGS, {**asdict(settings), "method": "lucene", "documents": sizes})
+            seal(temporary)
 
     @classmethod
     def load(cls, folder: str | Path, parts_held: int | None = None) -> BM25:
@@ -136,12 +137,16 @@ class BM25:
           parts_held: parts whose terms stay in memory; by default all that were needed so far.
 
         Raises:
-          InputError: it is missing or broken, or a package that its terms depend on is missing or has another version.
+          InputError: a file is missing or damaged (those of a part are compared with their checksums when it is first
+            needed), or a package that its terms depend on is missing or has another version.
         """
         folder = existing_folder(folder)
+        checked = lru_cache(maxsize=None)(partial(_checked, folder))
+        checked(_SETTINGS)
         record = read_json(folder / _SETTINGS)
 
         def part(number: int) -> Any:
+            checked(_part_folder(folder, number).name)
             try:
                 return _bm25s().BM25.load(_part_folder(folder, number), mmap=True, show_progress=False)
             except (OSError, ValueError, KeyError, EOFError) as error:
@@ -252,12 +257,20 @@ def _part_folder(folder: Path, number: int) -> Path:
     return folder / f"part-{number:05d}"
 
 
+def _checked(folder: Path, part: str) -> None:
+    """InputError for a file of a part (or for one file) that is missing or is not what was written."""
+    if not (folder / SUMS).exists():
+        raise InputError(folder / SUMS, "no such file (or the index is of an older format)", AGAIN)
+    if bad := damaged(folder, [part]):
+        raise InputError(bad, "missing or damaged (its checksum differs)", AGAIN)
+
+
 def _starts(sizes: Iterable[int]) -> np.ndarray:
     return np.cumsum([0, *sizes]).astype(np.int64)
 
 
 def _broken(folder: Path, error: Exception) -> InputError:
-    return InputError(folder, f"is no whole BM25 index ({error!r})", "Index the corpus again.")
+    return InputError(folder, f"is no whole BM25 index ({error!r})", AGAIN)
 
 
 def _best(scores: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:

@@ -12,14 +12,16 @@ from jaxret.errors import InputError
 from jaxret.ops.topk import EMPTY
 from jaxret.search.analyzers import matched_spans
 from jaxret.search.blocks import MODES as EXACT
-from jaxret.search.corpus import model_fingerprint, open_store
+from jaxret.search.corpus import check_identity, model_fingerprint, open_store
+from jaxret.search.documents import Document
 from jaxret.search.encode import TextEncoder
 from jaxret.search.exact import ExactSearch
-from jaxret.search.index import Document, Index
+from jaxret.search.index import AGAIN, Index
 from jaxret.search.pairs import query_divisors
 from jaxret.search.plaid.index import PlaidIndex
 from jaxret.search.plaid.search import PlaidSearch
 from jaxret.search.runs import Run
+from jaxret.search.store import MANIFEST, StoredVectors
 from jaxret.search.top_k import NOTHING
 from jaxret.search.vectors import Vectors
 
@@ -58,6 +60,12 @@ class Engine:
             problem = f"{k} results of a corpus of {len(index.documents)} documents"
             raise InputError("--k", problem, f"Give 1 to {len(index.documents)}.")
         self._documents, self._analyzer = index.documents, index.bm25.analyzer
+        if mode == "bm25" or encoder is None:
+            self._stored = StoredVectors(index.vectors)
+        else:
+            self._stored = open_store(index.vectors, encoder)
+        wanted = {"corpus": index.description.corpus, "documents": len(index.documents)}
+        check_identity(f"{self._stored.place}/{MANIFEST}", self._stored.manifest, wanted)
         self.facts: dict[str, Any] = {"system": mode}
         self._ranked: Callable[[list[str]], tuple[np.ndarray, np.ndarray]]
         if mode == "bm25":
@@ -85,18 +93,24 @@ class Engine:
         self, index: Index, encoder: TextEncoder, mode: str, k: int, budget: float | None
     ) -> Callable[[Vectors], tuple[np.ndarray, np.ndarray]]:
         """Scores and positions of query vectors."""
-        stored = open_store(index.vectors, encoder)
         if mode == "plaid":
             compressed = PlaidIndex.load(index.plaid)
+            if len(compressed) != len(index.documents):
+                problem = f"holds {len(compressed)} documents, and the index {len(index.documents)}"
+                raise InputError(index.plaid, problem, AGAIN)
             self.facts |= compressed.facts.get("settings", {})
             return PlaidSearch(compressed, encoder.mesh, k, memory_budget_gb=budget)
         vocabulary = encoder.model.config.encoder.vocab_size
-        return ExactSearch(mode, stored, encoder.mesh, k, vocabulary, memory_budget_gb=budget)
+        return ExactSearch(mode, self._stored, encoder.mesh, k, vocabulary, memory_budget_gb=budget)
 
     def run(self, ids: Sequence[str], texts: Sequence[str]) -> Run:
         """The best documents of each query, all queries at once; scores by the model's own rule."""
         scores, positions = self._ranked(list(texts))
-        return Run.from_top_k(ids, [document.id for document in self._documents], positions, scores)
+        filled = positions != NOTHING
+        found, places = np.unique(positions[filled], return_inverse=True)
+        rows = np.full(positions.shape, NOTHING, np.int64)
+        rows[filled] = places
+        return Run.from_top_k(ids, self._stored.ids_at(found), rows, scores)
 
     def __call__(self, question: str) -> list[Hit]:
         """The best documents, best first."""

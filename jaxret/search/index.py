@@ -2,30 +2,46 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from jaxret.data.corpus import Corpus
 from jaxret.errors import InputError
-from jaxret.files import atomic, existing_folder, open_text, read_json, write_json
+from jaxret.files import existing_folder, read_json, write_json
+from jaxret.runtime.checksums import with_checksum, without_checksum
 from jaxret.search.bm25 import BM25
 from jaxret.search.corpus import encode_corpus, open_store, passage_texts
+from jaxret.search.documents import AGAIN, Document, Documents, write_documents
 from jaxret.search.encode import TextEncoder
 from jaxret.search.plaid.build import PlaidSettings, build_plaid
 from jaxret.search.plaid.codec import check_packing
 
-DESCRIPTION, DOCUMENTS, VECTORS, LEXICON, PLAID = "index.json", "documents.jsonl", "vectors", "bm25", "plaid"
+DESCRIPTION, VECTORS, LEXICON, PLAID = "index.json", "vectors", "bm25", "plaid"
+FORMAT = 2
 
 
 @dataclass(frozen=True)
-class Document:
-    """One document of an index."""
+class Description:
+    """What `index.json` says.
 
-    id: str
-    title: str
-    text: str
+    Attributes:
+      model, step: the model's folder and its checkpoint.
+      language: of BM25's analyser.
+      corpus: the fingerprint of the documents.
+      offsets: see `Documents`.
+    """
+
+    model: Path
+    step: int | None
+    language: str
+    corpus: str
+    offsets: str
+
+    def to_dict(self) -> dict[str, Any]:
+        """As JSON has it."""
+        return {"format": FORMAT, **vars(self), "model": str(self.model)}
 
 
 @dataclass(frozen=True)
@@ -34,17 +50,14 @@ class Index:
 
     Attributes:
       folder: where it is.
-      workdir, step: the model and its checkpoint.
-      language: of BM25's analyser.
+      description: the model and the corpus.
       documents: in the order of the vectors.
       bm25: the lexical index.
     """
 
     folder: Path
-    workdir: Path
-    step: int | None
-    language: str
-    documents: list[Document]
+    description: Description
+    documents: Documents
     bm25: BM25
 
     @property
@@ -97,28 +110,38 @@ def build_index(
         stored = open_store(folder / VECTORS, encoder, corpus)
         build_plaid(stored, folder / PLAID, compression, source=stored.manifest["model"] + corpus.fingerprint)
     BM25.write(folder / LEXICON, passage_texts(corpus, " "), language, analyzer_name)
-    with atomic(folder / DOCUMENTS) as file:
-        for row in corpus.by_id[::-1].tolist():
-            record = {"_id": corpus.ids[row], "title": corpus.titles[row], "text": corpus.texts[row]}
-            file.write(json.dumps(record, ensure_ascii=False) + "\n")
-    write_json(folder / DESCRIPTION, {"model": str(workdir.absolute()), "step": step, "language": language})
+    rows = map(int, corpus.by_id[::-1])
+    documents = (Document(corpus.ids[row], corpus.titles[row], corpus.texts[row]) for row in rows)
+    offsets = write_documents(folder, documents, len(corpus))
+    description = Description(workdir.absolute(), step, language, corpus.fingerprint, offsets)
+    write_json(folder / DESCRIPTION, with_checksum(description.to_dict()))
     return folder
 
 
-def read_description(folder: str | Path) -> tuple[Path, int | None, str]:
-    """The model, its checkpoint and BM25's language of an index; raises InputError where it is incomplete."""
-    folder = existing_folder(folder)
-    if not (folder / DESCRIPTION).exists():
-        raise InputError(folder, "is no complete index", "Make one with jaxret index.")
-    record = read_json(folder / DESCRIPTION)
-    return Path(record["model"]), record["step"], record["language"]
+def read_description(folder: str | Path) -> Description:
+    """What an index was made of; raises InputError where it is incomplete, damaged or of an older format."""
+    file = existing_folder(folder) / DESCRIPTION
+    if not file.exists():
+        raise InputError(file, "no such file: the folder is no complete index", "Make one with jaxret index.")
+    record = read_json(file)
+    found = record.pop("format", 1)
+    if found != FORMAT:
+        raise InputError(file, f"format {found}, not {FORMAT}", f"{AGAIN} It keeps the vectors.")
+    bare = without_checksum({"format": found, **record})
+    if bare is None:
+        raise InputError(file, "damaged (its checksum differs)", AGAIN)
+    return Description(Path(bare["model"]), bare["step"], bare["language"], bare["corpus"], bare["offsets"])
 
 
 def load_index(folder: str | Path) -> Index:
-    """Reads an index; raises InputError where it is incomplete."""
-    folder, (model, step, language) = Path(folder), read_description(folder)
-    with open_text(folder / DOCUMENTS) as file:
-        rows = [json.loads(line) for line in file]
-    documents = [Document(row["_id"], row["title"], row["text"]) for row in rows]
-    bm25 = BM25.load(folder / LEXICON)
-    return Index(folder, model, step, language, documents, bm25)
+    """Opens an index.
+
+    Raises:
+      InputError: it is incomplete or of an older format; or, of what is read at once, a file is missing or damaged.
+    """
+    folder, description = Path(folder), read_description(folder)
+    documents, bm25 = Documents(folder, description.offsets), BM25.load(folder / LEXICON)
+    if bm25.num_documents != len(documents):
+        problem = f"holds {bm25.num_documents} documents, and the index {len(documents)}"
+        raise InputError(folder / LEXICON, problem, AGAIN)
+    return Index(folder, description, documents, bm25)

@@ -31,7 +31,7 @@ def write_run(run: Run, path: str | Path, tag: str = "jaxret") -> None:
     _reject_spaces("query id", run.query_ids)
     _reject_spaces("document id", (run.documents[index] for index in np.unique(run.indices).tolist()))
     with atomic(path) as file:
-        for query, results in ranked.to_dict().items():
+        for query, results in ranked.results():
             lines = enumerate(results.items(), 1)
             file.writelines(f"{query} Q0 {document} {rank} {score:.6f} {tag}\n" for rank, (document, score) in lines)
 

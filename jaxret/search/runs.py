@@ -5,7 +5,7 @@ Rank order everywhere is trec_eval's: float32 score descending, then document id
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -91,10 +91,14 @@ class Run:
 
     def to_dict(self) -> dict[str, dict[str, float]]:
         """`{query id: {document id: score}}`, best first."""
-        ids = [self.documents[index] for index in self.indices.tolist()]
-        scores, offsets = self.scores.tolist(), self.offsets.tolist()
-        spans = zip(self.query_ids, offsets[:-1], offsets[1:], strict=True)
-        return {query: dict(zip(ids[begin:end], scores[begin:end], strict=True)) for query, begin, end in spans}
+        return dict(self.results())
+
+    def results(self) -> Iterator[tuple[str, dict[str, float]]]:
+        """A query's id and its results at a time, as `to_dict` has them."""
+        offsets = self.offsets.tolist()
+        for query, begin, end in zip(self.query_ids, offsets[:-1], offsets[1:], strict=True):
+            ids = [self.documents[index] for index in self.indices[begin:end].tolist()]
+            yield query, dict(zip(ids, self.scores[begin:end].tolist(), strict=True))
 
 
 def with_scores(run: Run, scores: np.ndarray) -> Run:

@@ -27,12 +27,13 @@ from typing import Any
 import numpy as np
 
 from jaxret.errors import InputError
+from jaxret.runtime.checksums import with_checksum, without_checksum
 from jaxret.search.dtypes import decoded
 from jaxret.search.folder import FIX, Folder, StoredArray
 from jaxret.search.vectors import Ragged, Vectors
 
 MANIFEST, RECORD, IDS = "vectors.json", "shard.json", "ids.jsonl"
-FORMAT, CHECKSUM = 3, "checksum"
+FORMAT = 3
 SHARD_DOCUMENTS = 8192
 RAGGED = ("tokens", "term_ids", "term_weights", "token_scales")
 OPEN_SHARDS = 2
@@ -83,8 +84,7 @@ def seal(store: Folder, shards: int, facts: dict[str, Any]) -> None:
         if (text := store.read(name)) is None:
             raise InputError(store.path(name), "no such file: the shard is not complete", FIX)
         entries.append({"documents": json.loads(text)["documents"], "sha256": hashlib.sha256(text).hexdigest()})
-    manifest = {"format": FORMAT, **facts, "shards": entries}
-    store.write_json(MANIFEST, manifest | {CHECKSUM: _digest(manifest)})
+    store.write_json(MANIFEST, with_checksum({"format": FORMAT, **facts, "shards": entries}))
 
 
 def read_manifest(store: str | Path | Folder) -> dict[str, Any]:
@@ -97,9 +97,10 @@ def read_manifest(store: str | Path | Folder) -> dict[str, Any]:
     if manifest.get("format") != FORMAT:
         problem = f"format {manifest.get('format')}, not {FORMAT}"
         raise InputError(folder.path(MANIFEST), problem, "Run jaxret encode, into a new folder.")
-    if manifest.pop(CHECKSUM, None) != _digest(manifest):
+    bare = without_checksum(manifest)
+    if bare is None:
         raise InputError(folder.path(MANIFEST), "damaged (its checksum differs)", FIX)
-    return manifest
+    return bare
 
 
 class StoredVectors:
@@ -130,10 +131,16 @@ class StoredVectors:
     def __len__(self) -> int:
         return int(self.starts[-1])
 
-    @property
-    def ids(self) -> list[str]:
-        """Ids of all documents."""
-        return [name for number in range(len(self._records)) for name in self._ids(number)]
+    def ids_at(self, positions: Sequence[int] | np.ndarray) -> list[str]:
+        """Ids of some documents, in the order asked for; those of one shard at a time are read whole."""
+        places = np.asarray(positions, np.int64)
+        order = np.argsort(places, kind="stable")
+        bounds = np.searchsorted(places[order], self.starts)
+        found = np.empty(len(places), object)
+        for number in np.flatnonzero(np.diff(bounds)).tolist():
+            names, mine = self._ids(number), order[bounds[number] : bounds[number + 1]]
+            found[mine] = [names[place] for place in (places[mine] - self.starts[number]).tolist()]
+        return found.tolist()
 
     def offsets(self, number: int, name: str) -> np.ndarray:
         """int64 [n + 1]: where each document of a shard begins in one of its ragged arrays."""
@@ -284,11 +291,6 @@ def joined(parts: Sequence[Vectors]) -> Vectors:
         return Ragged.joined(found) if isinstance(found[0], Ragged) else np.concatenate(found)
 
     return Vectors(**{field.name: join(field.name) for field in dataclasses.fields(Vectors)})
-
-
-def _digest(manifest: dict[str, Any]) -> str:
-    """SHA-256 of what a manifest says, however it is laid out."""
-    return hashlib.sha256(json.dumps(manifest, sort_keys=True).encode()).hexdigest()
 
 
 def _arrays(vectors: Vectors) -> dict[str, np.ndarray]:

@@ -2,7 +2,7 @@ import hashlib
 
 import pytest
 
-from jaxret.runtime.checksums import SUMS, damaged, seal
+from jaxret.runtime.checksums import SUMS, damaged, seal, with_checksum, without_checksum
 
 FILES = {"a": b"one", "part/b": b"two" * 1000, "part/deep/c": b"", "parts": "四".encode()}
 
@@ -57,3 +57,11 @@ def test_a_folder_without_sums_is_not_damaged(folder):
     (folder / SUMS).unlink()
     (folder / "a").unlink()
     assert damaged(folder) is None
+
+
+def test_a_record_says_whether_it_is_what_was_written():
+    record = {"b": [1, {"c": None}], "a": "四"}
+    whole = with_checksum(record)
+    assert without_checksum(whole) == record and without_checksum(dict(reversed(whole.items()))) == record
+    for other in ({**whole, "a": "三"}, {**whole, "d": 0}, {name: whole[name] for name in ("b", "checksum")}, record):
+        assert without_checksum(other) is None

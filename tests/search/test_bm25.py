@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from jaxret.data.beir import read_corpus, read_queries
 from jaxret.errors import InputError
+from jaxret.runtime.checksums import SUMS, seal
 from jaxret.search import postings
 from jaxret.search.analyzers import analyzer
 from jaxret.search.bm25 import BM25
@@ -159,11 +160,29 @@ def test_broken_folders(tmp_path):
     BM25.write(tmp_path / "bm25", ["cat"], "en")
     file = next((tmp_path / "bm25").rglob("data*"))
     file.write_bytes(file.read_bytes()[:20])
-    with pytest.raises(InputError, match="Index the corpus again"):
+    with pytest.raises(InputError, match=rf"^{file}: missing or damaged.*Index the corpus again"):
         BM25.load(tmp_path / "bm25").top_k(["cat"], 1)
-    (tmp_path / "bm25/settings.json").write_text("{}")
-    with pytest.raises(InputError, match="Index the corpus again"):
+    seal(tmp_path / "bm25")
+    with pytest.raises(InputError, match=r"is no whole BM25 index.*Index the corpus again"):
+        BM25.load(tmp_path / "bm25").top_k(["cat"], 1)
+    settings_of(tmp_path / "bm25", dict.clear)
+    with pytest.raises(InputError, match=r"is no whole BM25 index.*Index the corpus again"):
         BM25.load(tmp_path / "bm25")
+    (tmp_path / "bm25" / SUMS).unlink()
+    with pytest.raises(InputError, match=rf"{SUMS}: no such file.*Index the corpus again"):
+        BM25.load(tmp_path / "bm25")
+
+
+def test_a_part_is_compared_once_however_often_it_is_loaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(postings, "PART_TERMS", 2)
+    BM25.write(tmp_path / "bm25", ["a b", "b c", "c d"], "en")
+    index = BM25.load(tmp_path / "bm25", parts_held=1)
+    assert len(index.starts) == 4 and index.top_k(["b"], 3)[1].tolist() == [[0, 1, -1]]
+    for file in (tmp_path / "bm25").glob("part-*/params*"):
+        file.write_text(file.read_text() + " ")
+    assert index.top_k(["c"], 3)[1].tolist() == [[1, 2, -1]]
+    with pytest.raises(InputError, match=r"part-00000/params\.index\.json: missing or damaged"):
+        BM25.load(tmp_path / "bm25").top_k(["c"], 1)
 
 
 def test_an_index_keeps_its_analyzer(tmp_path):
@@ -179,13 +198,7 @@ def settings_of(folder, change):
     record = json.loads((folder / "settings.json").read_text())
     change(record)
     (folder / "settings.json").write_text(json.dumps(record))
-
-
-@pytest.mark.parametrize(("language", "name"), [("en", "words"), ("ja", "2-grams"), ("am", "words")])
-def test_an_old_index_names_no_analyzer(tmp_path, language, name):
-    BM25.write(tmp_path / "bm25", ["two cats"], language, name)
-    settings_of(tmp_path / "bm25", lambda record: [record.pop(field) for field in ("analyzer", "versions")])
-    assert BM25.load(tmp_path / "bm25").analyzer.name == name
+    seal(folder)
 
 
 def test_other_versions_are_refused(tmp_path):

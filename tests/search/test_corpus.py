@@ -43,7 +43,7 @@ def encoded(encoder, corpus, store, progress=None, **settings):
 def opened(store, encoder, corpus):
     """Ids and vectors of a store."""
     stored = open_store(store, encoder, corpus)
-    return stored.ids, joined([stored.shard(number) for number in range(len(stored.starts) - 1)])
+    return stored.ids_at(range(len(stored))), joined([stored.shard(number) for number in range(len(stored.starts) - 1)])
 
 
 def assert_equal(found, expected):
