@@ -30,30 +30,31 @@ def encode(
     Of several processes (--distributed) each encodes its share of the shards on its own devices.
     """
     from jaxret.data.beir import read_corpus
-    from jaxret.runtime.processes import join_processes
+    from jaxret.runtime.processes import one_job
     from jaxret.search.dtypes import check_dtype
 
     check_dtype(dtype)
     if shard_documents < 1:
         raise InputError("--shard_documents", f"{shard_documents} is less than 1", "Give 1 or more.")
-    if distributed:
-        join_processes()
-    corpus = read_corpus(data)
-    encoder, step = text_encoder(model, step, mesh_shape)
-    if dry_run:
-        print(f"would encode {len(corpus)} documents of {data} with {named(model, step)} into {output}")
-        return
-    encode_into(encoder, corpus, output, dtype, shard_documents)
-    print(f"{output}: {len(corpus)} documents, {named(model, step)}")
+    with one_job(distributed):
+        corpus = read_corpus(data)
+        encoder, step = text_encoder(model, step, mesh_shape)
+        if dry_run:
+            print(f"would encode {len(corpus)} documents of {data} with {named(model, step)} into {output}")
+            return
+        encode_into(encoder, corpus, output, dtype, shard_documents)
+        print(f"{output}: {len(corpus)} documents, {named(model, step)}")
 
 
 def text_encoder(model: Path, step: int | None, mesh_shape: str) -> tuple[Any, int | None]:
     """A TextEncoder over this process's devices, and the step of its parameters where the model is a workdir."""
     from jaxret.runtime.layouts import load_pretrained
     from jaxret.runtime.model import DESCRIPTION, load_model
+    from jaxret.runtime.processes import meet
     from jaxret.search.encode import TextEncoder
 
     mesh = _prepared_mesh(mesh_shape)
+    meet("the model comes next")  # checkpoints are read by all processes together
     if (model / DESCRIPTION).exists():
         loaded, params, step = load_model(model, mesh, step)
     else:

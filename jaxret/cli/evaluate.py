@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jaxret.cli.options import AnalyzerName, Data, DryRun, Language, MemoryBudget, MeshShape, Step, parsed_weights
+from jaxret.cli.options import (
+    AnalyzerName,
+    Data,
+    Distributed,
+    DryRun,
+    Language,
+    MemoryBudget,
+    MeshShape,
+    Step,
+    parsed_weights,
+)
 from jaxret.errors import InputError
 
 if TYPE_CHECKING:
@@ -54,12 +64,17 @@ def evaluate(
     k: Annotated[int, typer.Option("--k", help="Results a query.")] = 100,
     memory_budget_gb: MemoryBudget = None,
     mesh_shape: MeshShape = "-1,1,1",
+    distributed: Distributed = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Searches all judged queries of a split; writes runs, metrics and a manifest."""
+    """Searches all judged queries of a split; writes runs, metrics and a manifest.
+
+    Of several processes (--distributed) each searches its share of the shards of --vectors; the first writes.
+    """
     from jaxret.data.beir import BeirFolder
     from jaxret.eval.measures import parse_measure
-    from jaxret.eval.systems import MODES, bm25_run, checked_systems, judged
+    from jaxret.eval.systems import MODES, checked_systems, judged
+    from jaxret.runtime.processes import one_job
 
     heads = _heads(model)
     names = checked_systems(systems.split(",") if systems else [mode for mode in MODES if mode in heads] or ["bm25"])
@@ -74,24 +89,34 @@ def evaluate(
             raise InputError("--model", f"{mode} needs a model", "Give the workdir of a training run.")
         if mode not in heads:
             raise InputError("--systems", f"{model} has no {mode}", f"Choose from {', '.join(heads)}.")
+    if distributed and (vectors is None or not (modes or hybrid)):
+        fix = "Encode the corpus with jaxret encode --distributed, or leave the option out."
+        raise InputError("--distributed", "shares the search in encoded --vectors, and there is none", fix)
     weight = _weight(fusion_weight) if "fusion" in names else None
-    ids, texts = judged(folder, split)
+    asked = judged(folder, split)
     if dry_run:
-        print(f"would evaluate {', '.join(names)} on {len(ids)} queries of {data} ({split}) into {output}")
+        print(f"would evaluate {', '.join(names)} on {len(asked[0])} queries of {data} ({split}) into {output}")
         return
     runs: dict[str, Run] = {}
     facts: dict[str, Any] = {}
-    if "bm25" in names or "fusion" in names:
-        runs["bm25"], settings = bm25_run(folder.corpus, language, ids, texts, k, analyzer)
-        facts["bm25"] = asdict(settings)
-    if modes or hybrid:
-        found, more = _searched(
-            model, step, mesh_shape, folder.corpus, vectors, ids, texts, modes, k, hybrid, memory_budget_gb
-        )
-        runs, facts = runs | found, facts | more
-    if "fusion" in names:
-        runs["fusion"], facts["fusion"] = _fused(runs, weight, folder.qrels(split), output)
-    _write(output, {prefix + name: runs[name] for name in names}, folder, split, wanted, facts)
+    with one_job(distributed) as share:
+        if modes or hybrid:
+            system = (model, step, mesh_shape)
+            runs, facts = _searched(system, folder.corpus, vectors, asked, modes, k, hybrid, memory_budget_gb, share)
+        if share[0] == 0:
+            if "bm25" in names or "fusion" in names:
+                runs["bm25"], facts["bm25"] = _bm25(folder.corpus, language, asked, k, analyzer)
+            if "fusion" in names:
+                runs["fusion"], facts["fusion"] = _fused(runs, weight, folder.qrels(split), output)
+            _write(output, {prefix + name: runs[name] for name in names}, folder, split, wanted, facts)
+
+
+def _bm25(corpus, language, asked, k, analyzer) -> tuple[Run, dict[str, Any]]:
+    from jaxret.eval.systems import bm25_run
+
+    ids, texts = asked
+    run, settings = bm25_run(corpus, language, ids, texts, k, analyzer)
+    return run, asdict(settings)
 
 
 def _heads(model: Path | None) -> tuple[str, ...]:
@@ -112,7 +137,7 @@ def _hybrid(names: list[str], weights: str, depth: str) -> HybridSettings | None
 
 
 def _searched(
-    model, step, mesh_shape, corpus, store, ids, texts, modes, k, hybrid, memory_budget_gb
+    system, corpus, store, asked, modes, k, hybrid, memory_budget_gb, share
 ) -> tuple[dict[str, Run], dict[str, Any]]:
     from jaxret.cli.encode import text_encoder
     from jaxret.cli.progress import progress
@@ -120,7 +145,7 @@ def _searched(
     from jaxret.runtime.manifest import machine
     from jaxret.search.corpus import encoded_now, open_store, store_ids
 
-    encoder, step = text_encoder(model, step, mesh_shape)
+    encoder, step = text_encoder(*system)
     found: Vectors | StoredVectors
     if store is None:
         with progress("encode", len(corpus)) as advance:
@@ -128,18 +153,10 @@ def _searched(
     else:
         found = open_store(store, encoder, corpus)
         names = list(store_ids(corpus))
-    runs = model_runs(
-        encoder,
-        (names, found),
-        ids,
-        texts,
-        modes,
-        k,
-        lambda mode: progress(mode, len(corpus)),
-        hybrid,
-        memory_budget_gb,
-    )
-    facts = {"model": str(model), "step": step, "text": encoder.model.text.to_dict(), **machine(encoder.mesh)}
+    shown = None if share[0] else lambda mode: progress(mode, len(corpus))
+    ids, texts = asked
+    runs = model_runs(encoder, (names, found), ids, texts, modes, k, shown, hybrid, memory_budget_gb, share)
+    facts = {"model": str(system[0]), "step": step, "text": encoder.model.text.to_dict(), **machine(encoder.mesh)}
     return runs, facts | ({"hybrid": asdict(hybrid)} if hybrid else {})
 
 

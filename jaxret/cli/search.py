@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from jaxret.cli.options import DryRun, MemoryBudget, MeshShape
+from jaxret.cli.options import Distributed, DryRun, MemoryBudget, MeshShape
+from jaxret.errors import InputError
 
 if TYPE_CHECKING:
     from jaxret.search.engine import Engine, Hit
+    from jaxret.search.runs import Run
 
 CONTEXT = 60
 LONGEST = 240
@@ -30,38 +32,43 @@ def search(
     tag: Annotated[str, typer.Option("--tag", help="The last column of the run file.")] = "jaxret",
     memory_budget_gb: MemoryBudget = None,
     mesh_shape: MeshShape = "-1,1,1",
+    distributed: Distributed = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Answers questions from an index, or writes the run of a file of queries."""
+    """Answers questions from an index, or writes the run of a file of queries.
+
+    Of several processes (--distributed) each searches its share of the shards; the first of them answers.
+    """
     from rich.console import Console
 
     from jaxret.cli.encode import text_encoder
-    from jaxret.errors import InputError
+    from jaxret.runtime.processes import one_job
     from jaxret.search.engine import Engine
     from jaxret.search.index import load_index
 
     together = _asked_together(question, queries, split, output)
-    opened = load_index(index)
-    if k is None:
-        k = min(3 if together is None else 1000, len(opened.documents))
-    encoder = None if mode == "bm25" else text_encoder(opened.description.model, opened.description.step, mesh_shape)[0]
-    engine = Engine(opened, encoder, mode, k, memory_budget_gb)
-    console = Console(highlight=False)
-    if dry_run:
-        console.print(f"would search {len(opened.documents)} documents of {index} by {mode}")
-        return
-    if together is not None and output is not None:
-        _write_run(engine, together, output, tag, {"mode": mode, "k": k, "index": str(index), "queries": str(queries)})
-        return
-    if question is not None:
-        show(console, engine(question))
-        return
-    console.print(f"{len(opened.documents)} documents, {mode}. An empty line or Ctrl-D ends.", style="dim")
-    while typed := _asked():
-        try:
-            show(console, engine(typed))
-        except InputError as error:
-            console.print(str(error), style="red")
+    if distributed and question is None and together is None:
+        raise InputError("--distributed", "one process alone has a prompt", "Give a question, or --queries.")
+    with one_job(distributed) as share:
+        opened = load_index(index)
+        made, count = opened.description, len(opened.documents)
+        if k is None:
+            k = min(3 if together is None else 1000, count)
+        encoder = None if mode == "bm25" else text_encoder(made.model, made.step, mesh_shape)[0]
+        engine = Engine(opened, encoder, mode, k, memory_budget_gb, share)
+        console = Console(highlight=False, quiet=share[0] > 0)
+        if dry_run:
+            console.print(f"would search {count} documents of {index} by {mode}")
+        elif together is not None and output is not None:
+            run = engine.run(*together)
+            if share[0] == 0:
+                settings = {"mode": mode, "k": k, "index": str(index), "queries": str(queries), "tag": tag}
+                _write_run(run, output, settings, engine.facts)
+        elif question is not None:
+            show(console, engine(question))
+        else:
+            console.print(f"{count} documents, {mode}. An empty line or Ctrl-D ends.", style="dim")
+            _prompt(console, engine)
 
 
 def _asked_together(
@@ -70,7 +77,6 @@ def _asked_together(
     """Ids and texts of --queries; InputError where the options do not fit together."""
     from jaxret.cli.mine import check_output
     from jaxret.data.query_files import queries_from
-    from jaxret.errors import InputError
 
     if queries is None or output is None:
         for option, value, other in (("--queries", queries, "--output"), ("--output", output, "--queries")):
@@ -83,16 +89,25 @@ def _asked_together(
     return queries_from(queries, split)
 
 
-def _write_run(engine: Engine, asked: tuple[list[str], list[str]], output: Path, tag: str, settings: dict) -> None:
+def _write_run(run: Run, output: Path, settings: dict[str, Any], facts: dict[str, Any]) -> None:
     """The run file and its manifest."""
     from jaxret.files import sha256, write_json
     from jaxret.runtime.manifest import manifest
     from jaxret.search.run_files import write_run
 
-    write_run(engine.run(*asked), output, tag)
-    record = manifest(output_sha256=sha256(output), settings={**settings, "tag": tag}, **engine.facts)
+    write_run(run, output, settings["tag"])
+    record = manifest(output_sha256=sha256(output), settings=settings, **facts)
     write_json(output.with_name(f"{output.name}.manifest.json"), record)
-    print(f"{output}: {len(asked[0])} queries")
+    print(f"{output}: {len(run)} queries")
+
+
+def _prompt(console, engine: Engine) -> None:
+    """Answers what is typed, until nothing is."""
+    while typed := _asked():
+        try:
+            show(console, engine(typed))
+        except InputError as error:
+            console.print(str(error), style="red")
 
 
 def show(console, hits: list[Hit]) -> None:

@@ -59,6 +59,7 @@ def model_runs(
     progress: Callable[[str], AbstractContextManager[Callable[[int], None]]] | None = None,
     hybrid: HybridSettings | None = None,
     memory_budget_gb: float | None = None,
+    share: tuple[int, int] = (0, 1),
 ) -> dict[str, Run]:
     """Exact search with each of the modes, and BGE-M3's protocol; queries are encoded once.
 
@@ -70,7 +71,7 @@ def model_runs(
       k: results a query.
       progress: given a mode, the context of a function that hears how many more documents are scored.
       hybrid: if given, the runs of `hybrid_runs` are there too; it needs all three modes of the model.
-      memory_budget_gb: see `ExactSearch`.
+      memory_budget_gb, share: see `ExactSearch`; of several processes, the first alone has the protocol's runs.
     """
     document_ids, vectors = documents
     queries = encoder.queries(list(texts))
@@ -79,12 +80,14 @@ def model_runs(
         depth = max(k if mode in modes else 0, deep if mode != "multi_vector" else 0)
         if depth:
             vocabulary = encoder.model.config.encoder.vocab_size
-            search = ExactSearch(mode, vectors, encoder.mesh, depth, vocabulary, memory_budget_gb=memory_budget_gb)
+            search = ExactSearch(
+                mode, vectors, encoder.mesh, depth, vocabulary, memory_budget_gb=memory_budget_gb, share=share
+            )
             with progress(mode) if progress else nullcontext() as advance:
                 scores, positions = search(queries, advance)
             runs[mode] = Run.from_top_k(list(ids), document_ids, positions, scores)
     found = {mode: first(runs[mode], k) for mode in modes}
-    if hybrid:
+    if hybrid and share[0] == 0:
         dense, lexical = (first(runs[mode], deep) for mode in ("dense", "lexical"))
 
         def score(run: Run, mode: str) -> np.ndarray:

@@ -11,13 +11,13 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 
 from jaxret.data.corpus import Corpus
 from jaxret.data.mapped_texts import LazyTexts
 from jaxret.data.stored_corpus import SortedIds
 from jaxret.data.text import passage_text
 from jaxret.errors import InputError
+from jaxret.runtime.processes import meet
 from jaxret.search.cross_encoder import CrossEncoder
 from jaxret.search.dtypes import check_dtype, stored_as
 from jaxret.search.encode import TextEncoder
@@ -110,7 +110,7 @@ def encode_corpus(
     claim = identity(encoder, corpus) | {"dtype": dtype, "shard_documents": shard_documents}
     if process == 0 and folder.read(CLAIM) is None:
         folder.write_json(CLAIM, claim)
-    _all_processes("the store is begun")
+    meet("the store is begun")
     check_identity(folder.path(CLAIM), folder.read_json(CLAIM), claim)
     texts, ids = passage_texts(corpus, encoder.model.text.title_separator), store_ids(corpus)
     bounds = list(shard_bounds(len(texts), shard_documents))
@@ -121,17 +121,11 @@ def encode_corpus(
             )
         elif progress:
             progress(stop - start)
-    _all_processes("every shard is written")
+    meet("every shard is written")
     if process == 0 and folder.read(MANIFEST) is None:
         seal(folder, len(bounds), claim)
-    _all_processes("the store is complete")
+    meet("the store is complete")
     return folder.place
-
-
-def _all_processes(reached: str) -> None:
-    """Waits until every process has come so far."""
-    if jax.process_count() > 1:
-        multihost_utils.sync_global_devices(reached)
 
 
 def open_store(store: str | Path, encoder: TextEncoder, corpus: Corpus | None = None) -> StoredVectors:

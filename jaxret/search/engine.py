@@ -46,16 +46,26 @@ class Engine:
       mode: "dense", "lexical", "multi_vector", "plaid" (compressed) or "bm25".
       k: results a question.
       memory_budget_gb: see `ExactSearch` and `PlaidSearch`.
+      share: see `ExactSearch`; of several processes each makes the same calls.
 
     Attributes:
       facts: what a manifest says of the system.
     """
 
     def __init__(
-        self, index: Index, encoder: TextEncoder | None, mode: str, k: int, memory_budget_gb: float | None = None
+        self,
+        index: Index,
+        encoder: TextEncoder | None,
+        mode: str,
+        k: int,
+        memory_budget_gb: float | None = None,
+        share: tuple[int, int] = (0, 1),
     ):
         if mode not in MODES:
             raise InputError("--mode", f"unknown {mode!r}", f"Choose one of {', '.join(MODES)}.")
+        if share[1] > 1 and mode not in EXACT:
+            fix = f"Leave the option out, or choose one of {', '.join(EXACT)}."
+            raise InputError("--distributed", f"{mode} is searched by one process", fix)
         if not 1 <= k <= len(index.documents):
             problem = f"{k} results of a corpus of {len(index.documents)} documents"
             raise InputError("--k", problem, f"Give 1 to {len(index.documents)}.")
@@ -77,7 +87,7 @@ class Engine:
             config = encoder.model.config
             self.facts |= {"model": model_fingerprint(encoder), "text": encoder.model.text.to_dict()}
             self.facts |= {"maxsim": config.maxsim}
-            search = self._searcher(index, encoder, mode, k, memory_budget_gb)
+            search = self._searcher(index, encoder, mode, k, memory_budget_gb, share)
             rule = "multi_vector" if mode == "plaid" else mode
 
             def ranked(questions: list[str]) -> tuple[np.ndarray, np.ndarray]:
@@ -90,7 +100,7 @@ class Engine:
             self._ranked = ranked
 
     def _searcher(
-        self, index: Index, encoder: TextEncoder, mode: str, k: int, budget: float | None
+        self, index: Index, encoder: TextEncoder, mode: str, k: int, budget: float | None, share: tuple[int, int]
     ) -> Callable[[Vectors], tuple[np.ndarray, np.ndarray]]:
         """Scores and positions of query vectors."""
         if mode == "plaid":
@@ -101,7 +111,7 @@ class Engine:
             self.facts |= compressed.facts.get("settings", {})
             return PlaidSearch(compressed, encoder.mesh, k, memory_budget_gb=budget)
         vocabulary = encoder.model.config.encoder.vocab_size
-        return ExactSearch(mode, self._stored, encoder.mesh, k, vocabulary, memory_budget_gb=budget)
+        return ExactSearch(mode, self._stored, encoder.mesh, k, vocabulary, memory_budget_gb=budget, share=share)
 
     def run(self, ids: Sequence[str], texts: Sequence[str]) -> Run:
         """The best documents of each query, all queries at once; scores by the model's own rule."""

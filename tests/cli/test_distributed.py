@@ -1,0 +1,132 @@
+"""Commands run by two processes, beside one."""
+
+import os
+import socket
+import subprocess
+import sys
+import time
+
+import pytest
+
+from jaxret.search import corpus
+
+
+@pytest.fixture
+def processes(root, tmp_path):
+    """Runs a command in one process or several, each in a folder of its own; their exit codes and outputs.
+
+    Each has one device, since batches of queries on several have other shapes, and round otherwise.
+    """
+    flags = f"{os.environ['XLA_FLAGS']} --xla_force_host_platform_device_count=1"
+
+    def begun(arguments, count, number, environment):
+        place = tmp_path / f"{number} of {count}"
+        place.mkdir()
+        command = [sys.executable, "-m", "jaxret", *map(str, arguments), *["--distributed"] * (count > 1)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+        environment |= {"PYTHONPATH": str(root), "XLA_FLAGS": flags}
+        return subprocess.Popen(command, env=os.environ | environment, cwd=place, **pipes)
+
+    def run(*commands):
+        with socket.socket() as free:
+            free.bind(("localhost", 0))
+            address = f"localhost:{free.getsockname()[1]}"
+        job = {"JAX_COORDINATOR_ADDRESS": address, "JAX_NUM_PROCESSES": str(len(commands))}
+        started = [
+            begun(command, len(commands), number, {**job, "JAX_PROCESS_ID": str(number)})
+            for number, command in enumerate(commands)
+        ]
+        ended = [(process, *process.communicate(timeout=240)) for process in started]
+        return [(process.returncode, without_gloo(out), err) for process, out, err in ended]
+
+    return run
+
+
+def without_gloo(out):
+    """What a process printed itself; a library says on standard output that it has connected processes."""
+    return "".join(line for line in out.splitlines(keepends=True) if not line.startswith("[Gloo]"))
+
+
+@pytest.fixture(scope="module")
+def index(trained, beir_of_animals, tmp_path_factory):
+    """An index in several shards."""
+    from jaxret.cli.index import index
+
+    folder = tmp_path_factory.mktemp("sharded") / "index"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(corpus, "SHARD_DOCUMENTS", 3)
+        index(trained, beir_of_animals, folder, nbits=2)
+    return folder
+
+
+@pytest.mark.parametrize("mode", ["dense", "lexical", "multi_vector"])
+def test_two_processes_write_the_run_of_one(processes, index, beir_of_animals, tmp_path, mode):
+    command = ("search", "--index", index, "--mode", mode, "--k", 20, "--queries", beir_of_animals, "--split", "train")
+    command = (*command, "--memory_budget_gb", 4, "--output", "run.trec")
+    ended = [*processes(command), *processes(command, command)]
+    assert [code for code, _, _ in ended] == [0, 0, 0], ended
+    one, two = ((tmp_path / place / "run.trec").read_bytes() for place in ("0 of 1", "0 of 2"))
+    assert one == two and one.count(b"\n") == 20 * 32
+    assert (tmp_path / "0 of 2/run.trec.manifest.json").exists() and ended[1][1] == "run.trec: 32 queries\n"
+    assert not list((tmp_path / "1 of 2").iterdir()) and ended[2][1] == ""
+
+
+def test_two_processes_answer_a_question_once(processes, index):
+    command = ("search", "the hen dreams", "--index", index, "--k", 2)
+    one, first, second = *processes(command), *processes(command, command)
+    assert one[0] == first[0] == second[0] == 0, (one, first, second)
+    assert first[1] == one[1] and "2. " in one[1] and second[1] == ""
+
+
+def test_two_processes_evaluate_as_one_does(processes, trained, index, beir_of_animals, tmp_path):
+    systems = "bm25,dense,lexical,multi_vector,fusion,reranked,hybrid"
+    command = ("evaluate", "--model", trained, "--data", beir_of_animals, "--split", "train", "--systems", systems)
+    command = (*command, "--vectors", index / "vectors", "--hybrid_depth", "20,10", "--k", 10, "--output", "results")
+    ended = [*processes(command), *processes(command, command)]
+    assert [code for code, _, _ in ended] == [0, 0, 0], ended
+    runs = sorted(path.name for path in (tmp_path / "0 of 1/results/runs").iterdir())
+    assert runs == sorted(f"{system}.trec" for system in systems.split(","))
+    for name in (*(f"runs/{run}" for run in runs), "metrics.json"):
+        one, two = ((tmp_path / place / "results" / name).read_bytes() for place in ("0 of 1", "0 of 2"))
+        assert one == two, name
+    assert not list((tmp_path / "1 of 2").iterdir()) and ended[2][1] == ""
+
+
+@pytest.mark.parametrize("failing", [0, 1])
+def test_an_error_of_one_process_ends_the_other(processes, index, tmp_path, failing):
+    commands = [("search", "a hen", "--index", folder) for folder in (index, index)]
+    commands[failing] = ("search", "a hen", "--index", tmp_path / "none")
+    begun = time.perf_counter()
+    ended = processes(*commands)
+    (code, out, err), (other_code, other_out, other_err) = ended[failing], ended[1 - failing]
+    assert code == other_code == 2 and out == other_out == "", ended
+    assert f"jaxret: {tmp_path / 'none'}: no such folder. Check the path.\n" in err
+    assert f"jaxret: --distributed: process {failing} has failed. Its own message says why" in other_err
+    assert time.perf_counter() - begun < 60, "nobody waited for a connection to time out"
+
+
+@pytest.mark.parametrize("mode", ["plaid", "bm25"])
+def test_what_is_searched_by_one_process_is_refused(processes, index, mode):
+    command = ("search", "a hen", "--index", index, "--mode", mode)
+    for code, _, err in processes(command, command):
+        assert code == 2 and f"jaxret: --distributed: {mode} is searched by one process. Leave the option out" in err
+
+
+def test_options_that_do_not_fit_several_processes(jaxret, trained, beir_of_animals, index, tmp_path):
+    code, _, err = jaxret("search", "--index", index, "--distributed")
+    assert code == 2 and "--distributed: one process alone has a prompt. Give a question, or --queries." in err
+    common = (
+        "evaluate",
+        "--data",
+        beir_of_animals,
+        "--split",
+        "train",
+        "--k",
+        5,
+        "--output",
+        tmp_path,
+        "--distributed",
+    )
+    for more in (("--model", trained), ("--systems", "bm25", "--vectors", index / "vectors")):
+        code, _, err = jaxret(*common, *more)
+        assert code == 2 and "--distributed: shares the search in encoded --vectors, and there is none" in err
