@@ -50,7 +50,7 @@ def search(
     if distributed and question is None and together is None:
         raise InputError("--distributed", "one process alone has a prompt", "Give a question, or --queries.")
     with one_job(distributed) as share:
-        opened = load_index(index)
+        opened = load_index(index, parts_held=None if memory_budget_gb is None else 1)
         made, count = opened.description, len(opened.documents)
         if k is None:
             k = min(3 if together is None else 1000, count)

@@ -133,14 +133,18 @@ def read_description(folder: str | Path) -> Description:
     return Description(Path(bare["model"]), bare["step"], bare["language"], bare["corpus"], bare["offsets"])
 
 
-def load_index(folder: str | Path) -> Index:
+def load_index(folder: str | Path, parts_held: int | None = None) -> Index:
     """Opens an index.
+
+    Args:
+      folder: where it is.
+      parts_held: of BM25, see `BM25.load`.
 
     Raises:
       InputError: it is incomplete or of an older format; or, of what is read at once, a file is missing or damaged.
     """
     folder, description = Path(folder), read_description(folder)
-    documents, bm25 = Documents(folder, description.offsets), BM25.load(folder / LEXICON)
+    documents, bm25 = Documents(folder, description.offsets), BM25.load(folder / LEXICON, parts_held)
     if bm25.num_documents != len(documents):
         problem = f"holds {bm25.num_documents} documents, and the index {len(documents)}"
         raise InputError(folder / LEXICON, problem, AGAIN)
