@@ -40,11 +40,16 @@ class Nearest:
             most = 1 << (len(vectors) - 1).bit_length()
             size = max(64, min(BLOCK_PRODUCTS // len(self._centroids), most))
         codes = np.zeros(len(vectors), np.int32)
-        for start in range(0, len(vectors), size):
+
+        def fill(start: int) -> None:
             block = np.asarray(vectors[start : start + size], np.float32)
             padded = jnp.asarray(np.pad(block, ((0, size - len(block)), (0, 0))))
             found = self._groups.nearest(padded) if self._groups else np.asarray(_exactly(padded, self._centroids))
             codes[start : start + size] = found[: len(block)]
+
+        # One product with all centroids takes all cores; the steps through groups are too small to divide.
+        with ThreadPoolExecutor(len(os.sched_getaffinity(0)) if self._groups else 1) as pool:
+            list(pool.map(fill, range(0, len(vectors), size)))
         return codes
 
 
@@ -78,11 +83,8 @@ class Groups:
         probed = np.asarray(_probed(vectors, self.means, PROBED))
         order = np.argsort(probed.reshape(-1).astype(np.uint16), kind="stable")  # of 16 bits by radix
         rows, group, places = _tiles(probed, order, len(self.means))
-        lanes = os.cpu_count() or 1
-        work = zip(np.array_split(rows, lanes), np.array_split(group, lanes), strict=True)
-        with ThreadPoolExecutor(lanes) as pool:  # a tile's products are too small to divide
-            found = list(pool.map(lambda part: jax.device_get(_in_tiles(vectors, *part, self.members)), work))
-        scores, member = (np.concatenate([part[i].reshape(-1) for part in found])[places] for i in (0, 1))
+        found = jax.device_get(_in_tiles(vectors, rows, group, self.members))
+        scores, member = (part.reshape(-1)[places] for part in found)
         best, numbers = np.empty(probed.size, np.float32), np.empty(probed.size, np.int32)
         best[order], numbers[order] = scores, self.numbers[probed.reshape(-1)[order], member]
         chosen = np.argmax(best.reshape(probed.shape), axis=1)
@@ -102,7 +104,7 @@ def _tiles(
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Rows of vectors in tiles of one group each, `[t ROWS]`, the tiles' groups, and the place of each of `order`.
 
-    Their number depends on the number of vectors alone, and is the same for each lane.
+    The number of tiles depends on that of the vectors alone.
     """
     sizes = np.bincount(probed.reshape(-1), minlength=groups)
     tiles = -(-sizes // ROWS)
