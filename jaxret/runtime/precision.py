@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -24,3 +26,14 @@ def compute_dtype(name: str = "auto") -> jnp.dtype:
 def cast(tree: Any, dtype: jnp.dtype) -> Any:
     """The floating arrays of a pytree in the compute dtype; parameters are cast once, where the model is applied."""
     return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
+
+
+@cache
+def multiplies_bfloat16(information: Path = Path("/proc/cpuinfo")) -> bool:
+    """Whether this machine's CPU has instructions for products of bfloat16; False where it cannot be told.
+
+    Args:
+      information: what the system says of its processors.
+    """
+    words = information.read_text().split() if information.exists() else []
+    return not {"avx512_bf16", "amx_bf16"}.isdisjoint(words)

@@ -29,6 +29,7 @@ from jaxret.search.by_vocabulary import VocabularySearch
 from jaxret.search.lanes import in_lanes
 from jaxret.search.processes import best_of_processes
 from jaxret.search.query_batches import query_batches
+from jaxret.search.reduced import ReducedSearch, pays, workspace
 from jaxret.search.store import StoredVectors
 from jaxret.search.vectors import Vectors
 
@@ -122,7 +123,8 @@ class ExactSearch:
         self._corpus, self._mesh, self._share, self._vocab_size = corpus, mesh, share, vocab_size or 0
         self._dtype, self._budget = compute_dtype(dtype), memory_budget_gb
         platform = mesh.devices.flat[0].platform
-        streamed = memory_budget_gb is not None and not fits(memory_budget_gb, corpus.nbytes(MODES[mode].arrays))
+        corpus_bytes = corpus.nbytes(MODES[mode].arrays)
+        streamed = memory_budget_gb is not None and not fits(memory_budget_gb, corpus_bytes)
         self._searched: Callable[..., tuple[np.ndarray, np.ndarray]] = self._on_devices
         if mode == "lexical" and (lexical_form or LEXICAL_FORMS[platform != "cpu"]) == "by_vocabulary":
             budget = memory_budget_gb if streamed else None
@@ -136,6 +138,10 @@ class ExactSearch:
         self._lanes = (len(os.sched_getaffinity(0)) if one_cpu else 1) + streamed
         self._compiling, self._compiled = threading.Lock(), set[Any]()
         self._held = None if streamed else [made() for made in self._groups(None)]
+        more = workspace(k, self._sizes.documents, self._lanes)
+        roomy = memory_budget_gb is None or fits(memory_budget_gb, corpus_bytes + more)
+        if mode == "dense" and one_cpu and self._dtype == np.float32 and self._held and roomy and pays(k, len(corpus)):
+            self._searched = ReducedSearch(self._held, k, self._lanes, self._on_devices)
 
     def __call__(
         self, queries: Vectors, progress: Callable[[int], None] | None = None

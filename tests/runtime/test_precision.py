@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 
 from jaxret.errors import InputError
-from jaxret.runtime.precision import cast, compute_dtype
+from jaxret.runtime.precision import cast, compute_dtype, multiplies_bfloat16
 
 
 @pytest.mark.parametrize(
@@ -29,3 +29,14 @@ def test_only_floating_parameters_are_cast():
     found = cast(params, jnp.dtype(jnp.bfloat16))
     assert [found[name].dtype for name in ("kernel", "ids", "mask")] == [jnp.bfloat16, jnp.int32, jnp.bool_]
     np.testing.assert_array_equal(found["ids"], params["ids"])
+
+
+@pytest.mark.parametrize(
+    ("flags", "expected"),
+    [("fpu avx512f avx512_bf16", True), ("amx_bf16 amx_tile", True), ("avx512f avx512_bf16x", False), (None, False)],
+)
+def test_a_processor_says_whether_it_multiplies_bfloat16(tmp_path, flags, expected):
+    file = tmp_path / "cpuinfo"
+    if flags is not None:
+        file.write_text(f"processor : 0\nflags\t\t: {flags}\n\n")
+    assert multiplies_bfloat16(file) is expected

@@ -1,0 +1,111 @@
+"""The best of a stream of scores, most of which are too low to be worth more than one comparison."""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxtyping import Bool, Float32, Int32
+
+from jaxret.ops.topk import EMPTY
+
+ROOM = 4  # times the documents that are kept: those that have reached the floor of their time
+ROWS = 128  # that are partitioned at a time
+
+
+class Survivors:
+    """Documents of each query so far, the best `kept` of them among others.
+
+    Args:
+      floors: a score that `kept` documents of a query have reached; raised here, and by others that share it. Each
+        number that is ever written there is such a score, so that it does not matter if two write at once.
+      kept: how many documents a query.
+    """
+
+    def __init__(self, floors: Float32[np.ndarray, " b"], kept: int):
+        self._floors, self._kept = floors, kept
+        self._scores = np.full((len(floors), ROOM * kept), -np.inf, np.float32)
+        self._positions = np.full(self._scores.shape, EMPTY, np.int32)
+        self._filled = np.zeros(len(floors), np.int64)
+
+    def add(self, scores: Float32[np.ndarray, "b c"], positions: Int32[np.ndarray, " c"]) -> None:
+        """Takes in the scores of some documents; the position EMPTY marks padding."""
+        if np.any(positions == EMPTY):
+            scores, positions = scores[:, positions != EMPTY], positions[positions != EMPTY]
+        if self._appended(scores, positions):
+            return
+        if np.any(self._filled):
+            self._compact()
+            if self._appended(scores, positions):
+                return
+        self._raise_floors(scores)
+        self._compact()
+        if not self._appended(scores, positions):  # too many of them tie
+            self._sort(scores, positions)
+
+    def joined(self, others: list[Survivors]) -> tuple[Float32[np.ndarray, " b"], Int32[np.ndarray, "b n"]]:
+        """A floor that no other document is above, and the positions of those that reach it, ascending, then EMPTY."""
+        every = (self, *others)
+        for one in every:
+            one._compact()
+        widest = [max(self._kept, int(one._filled.max())) for one in every]
+        scores = np.concatenate([one._scores[:, :width] for one, width in zip(every, widest, strict=True)], axis=1)
+        positions = np.concatenate(
+            [one._positions[:, :width] for one, width in zip(every, widest, strict=True)], axis=1
+        )
+        np.maximum(self._floors, _reached(scores, self._kept), out=self._floors)
+        found = np.where(scores >= self._floors[:, None], positions, EMPTY)
+        width = max(self._kept, int(np.count_nonzero(found != EMPTY, axis=1).max()))
+        return self._floors, np.sort(found, axis=1)[:, :width]
+
+    def _appended(self, scores: np.ndarray, positions: np.ndarray) -> bool:
+        """Puts those in that reach the floors, where there is room for all of them."""
+        reached = scores >= self._floors[:, None]
+        return bool(np.count_nonzero(reached) <= self._scores.size) and self._put(reached, scores, positions)
+
+    def _put(self, chosen: Bool[np.ndarray, "b c"], scores: np.ndarray, positions: np.ndarray) -> bool:
+        rows, columns = np.divmod(np.flatnonzero(chosen), chosen.shape[1])
+        counts = np.bincount(rows, minlength=len(chosen))
+        if np.max(self._filled + counts) > self._scores.shape[1]:
+            return False
+        slots = np.arange(len(rows)) + np.repeat(self._filled - (np.cumsum(counts) - counts), counts)
+        self._scores[rows, slots] = scores[rows, columns]
+        self._positions[rows, slots] = np.broadcast_to(positions, scores.shape)[rows, columns]
+        self._filled += counts
+        return True
+
+    def _raise_floors(self, scores: np.ndarray) -> None:
+        """Raises the floors to what `kept` documents have reached, of what is there and of what is given."""
+        for start in range(0, len(scores), ROWS):
+            rows = slice(start, start + ROWS)
+            reached = _reached(np.concatenate([self._scores[rows], scores[rows]], axis=1), self._kept)
+            np.maximum(self._floors[rows], reached, out=self._floors[rows])
+
+    def _compact(self) -> None:
+        """Drops what does not reach the floors any more; at most half of the room is filled then."""
+        self._raise_floors(self._scores[:, :0])
+        scores, positions = self._scores, self._positions
+        stays = (scores >= self._floors[:, None]) & (positions != EMPTY)
+        if np.count_nonzero(stays, axis=1).max() > ROOM // 2 * self._kept:
+            self._sort(scores[:, :0], positions[0, :0])
+            return
+        self._scores, self._positions = np.full_like(scores, -np.inf), np.full_like(positions, EMPTY)
+        self._filled[:] = 0
+        self._put(stays, scores, positions)
+
+    def _sort(self, scores: np.ndarray, positions: np.ndarray) -> None:
+        """Keeps any `kept` of the best, of what is there and of what is given, however many tie."""
+        for start in range(0, len(scores), ROWS):
+            rows = slice(start, start + ROWS)
+            mine = np.concatenate([self._scores[rows], scores[rows]], axis=1)
+            places = np.broadcast_to(positions, scores.shape)[rows]
+            places = np.concatenate([self._positions[rows], places], axis=1)
+            chosen = np.argpartition(mine, -self._kept, axis=1)[:, -self._kept :]
+            self._scores[rows, : self._kept] = np.take_along_axis(mine, chosen, axis=1)
+            self._positions[rows, : self._kept] = np.take_along_axis(places, chosen, axis=1)
+        self._scores[:, self._kept :], self._positions[:, self._kept :] = -np.inf, EMPTY
+        self._filled[:] = self._kept
+        np.maximum(self._floors, self._scores[:, : self._kept].min(axis=1), out=self._floors)
+
+
+def _reached(scores: Float32[np.ndarray, "b c"], kept: int) -> Float32[np.ndarray, " b"]:
+    """The kept-th largest of each row."""
+    return np.partition(scores, -kept, axis=1)[:, -kept]
