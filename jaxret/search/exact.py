@@ -138,7 +138,7 @@ class ExactSearch:
         self._lanes = (len(os.sched_getaffinity(0)) if one_cpu else 1) + streamed
         self._compiling, self._compiled = threading.Lock(), set[Any]()
         self._held = None if streamed else [made() for made in self._groups(None)]
-        more = workspace(k, self._sizes.documents, self._lanes)
+        more = workspace(k, self._sizes.documents, corpus.itemsize(MODES[mode].arrays[0]), self._lanes)
         roomy = memory_budget_gb is None or fits(memory_budget_gb, corpus_bytes + more)
         if mode == "dense" and one_cpu and self._dtype == np.float32 and self._held and roomy and pays(k, len(corpus)):
             self._searched = ReducedSearch(self._held, k, self._lanes, self._on_devices)

@@ -8,6 +8,7 @@ float32. So the results have the bits of the search in float32.
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 
@@ -35,9 +36,17 @@ def kept_documents(k: int) -> int:
     return k + k // 4 + 32
 
 
-def workspace(k: int, documents: int, lanes: int) -> int:
-    """Bytes that a search needs besides the corpus."""
-    return PORTION * lanes * (4 * documents + 3 * 8 * ROOM * kept_documents(k))
+def workspace(k: int, documents: int, width: int, lanes: int) -> int:
+    """Bytes that a search needs besides the corpus.
+
+    Args:
+      k: results a query.
+      documents: of a block.
+      width: bytes of a document.
+      lanes: threads.
+    """
+    survivors = 3 * 8 * ROOM * kept_documents(k)
+    return lanes * (PORTION * (2 * 4 * documents + survivors) + 2 * documents * width)
 
 
 def pays(k: int, documents: int) -> bool:
@@ -53,6 +62,9 @@ class ReducedSearch:
       k: results a query.
       lanes: threads.
       plain: `(queries, scored) -> (scores, positions)`, the search in float32.
+
+    Attributes:
+      repeated: queries of the last call that were searched again.
     """
 
     def __init__(
@@ -62,8 +74,7 @@ class ReducedSearch:
         lanes: int,
         plain: Callable[..., tuple[np.ndarray, np.ndarray]],
     ):
-        self._held, self._k, self._lanes = held, k, lanes
-        self._plain = plain
+        self._held, self._k, self._lanes, self._plain = held, k, lanes, plain
         self._blocks = [jax.tree.map(lambda x: np.asarray(x)[0], group.block) for group in held]
         self._positions = [np.asarray(group.positions)[0] for group in held]
         self._starts = np.array([positions[0] for positions in self._positions])
@@ -80,10 +91,9 @@ class ReducedSearch:
         """
         if len(queries) <= batching.BATCH[0]:
             return self._plain(queries, scored)
-        found = [
-            self._portion(queries.part(start, min(start + PORTION, len(queries))), scored)
-            for start in range(0, len(queries), PORTION)
-        ]
+        self.repeated, count = 0, -(-len(queries) // PORTION)
+        ends = [len(queries) * number // count for number in range(count + 1)]  # so that none has very few
+        found = [self._portion(queries.part(*part), scored) for part in itertools.pairwise(ends)]
         scores, positions = (np.concatenate(parts) for parts in zip(*found, strict=True))
         return scores, positions
 
@@ -94,7 +104,7 @@ class ReducedSearch:
         with np.errstate(all="ignore"):
             proven = scores[:, -1] > floors + score_error(dense, self._lengths)
         again = np.flatnonzero(~proven)
-        self.repeated = len(again)
+        self.repeated += len(again)
         if len(again):
             # Batches of few queries would have another shape.
             rows = np.resize(again, max(len(again), batching.BATCH[0] + 1))
@@ -103,7 +113,7 @@ class ReducedSearch:
         return scores, positions
 
     def _scanned(self, queries: np.ndarray, scored: Callable[[int, int], None]) -> tuple[np.ndarray, np.ndarray]:
-        """A score that no other document reaches in the scan, `[q]`, and the positions of those that do, `[q n]`."""
+        """A score that no other document is above in the scan, `[q]`, and the positions of those there, `[q n]`."""
         kept, rows = kept_documents(self._k), -(-len(queries) // UNIT) * UNIT
         padded = queries[np.minimum(np.arange(rows), len(queries) - 1)]
         placed = jnp.asarray(padded.astype(jnp.bfloat16))

@@ -175,7 +175,7 @@ def test_a_budget_without_room_for_it_is_kept(monkeypatch):
     monkeypatch.setattr(exact, "fits", fits)
     search = ExactSearch("dense", corpus, mesh, 10, memory_budget_gb=1)
     assert not isinstance(search._searched, ReducedSearch)
-    assert asked[-1] == corpus.dense.nbytes + reduced.workspace(10, 64, search._lanes)
+    assert asked[-1] == corpus.dense.nbytes + reduced.workspace(10, 64, 4 * WIDTH, search._lanes)
 
 
 def test_where_it_pays(monkeypatch):
