@@ -33,8 +33,8 @@ def run(queries: list[torch.Tensor], probe: int, full: int, threads: int, proces
 
 
 def best_of(queries: list[torch.Tensor], *settings: tuple[int, int | None]) -> tuple[int, int | None]:
-    """The threads and processes that are fastest at the defaults of its search."""
-    return min(settings, key=lambda setting: min(run(queries, 8, 4096, *setting)[0] for _ in range(2)))
+    """The threads and processes that are fastest."""
+    return min(settings, key=lambda setting: min(run(queries, 4, 16 * k, *setting)[0] for _ in range(2)))
 
 
 torch.set_num_threads(CORES)
@@ -43,7 +43,7 @@ start = time.perf_counter()
 index.create(documents_embeddings=rows("documents"), nbits=nbits)
 built = time.perf_counter() - start
 QUERIES = rows("queries")
-TOGETHER = best_of(QUERIES[:128], (CORES, 1), (CORES, None), (1, CORES))
+TOGETHER = best_of(QUERIES[:24], (CORES, 1), (CORES, None), (1, CORES))
 ALONE = best_of(QUERIES[:1], (CORES, 1), (1, 1))
 print(f"ready {built} {TOGETHER} {ALONE}", flush=True)
 for line in sys.stdin:
