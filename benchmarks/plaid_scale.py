@@ -4,7 +4,9 @@
 
 The passages and queries of benchmarks/search_scale.py, made shard by shard as the build asks for them, compressed to 2
 bits; a million take 4 GB in --folder. Building and searching are processes of their own, and their memory is the most
-that each ever held. "right" is the share of queries whose first result is the passage that they were made of.
+that each ever held. "right" is the share of queries whose first result is the passage that they were made of; in a
+million passages, made of the same 37,555 tokens, some 1,900 hold the same 32 tokens with other noise, more than the
+published pruning keeps, so it is measured with 8,192 documents after the first cut too.
 """
 
 import argparse
@@ -12,6 +14,7 @@ import json
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +22,7 @@ from processes import HERE
 from search_scale import SHARD, Passages
 
 K = 10
+WIDER = 32  # times the published number of documents after the first cut
 
 
 def peak() -> float:
@@ -55,14 +59,16 @@ def searched(folder: Path, shards: int, budget: float) -> dict[str, float]:
     start = time.perf_counter()
     index = PlaidIndex.load(index_of(folder, shards))
     search = PlaidSearch(index, device_mesh(), K, memory_budget_gb=budget)
-    opened = time.perf_counter() - start
-    search(asked)  # compiles
-    start = time.perf_counter()
-    _, positions = search(asked)
-    seconds = time.perf_counter() - start
-    right = float((positions[:, 0] == np.arange(len(asked))).mean())
+    found = {"open": time.perf_counter() - start}
+    for name, more in (("", 1), ("wide ", WIDER)):
+        search.pruning = replace(search.pruning, ndocs=more * search.pruning.ndocs)
+        search(asked)  # compiles
+        start = time.perf_counter()
+        _, positions = search(asked)
+        found[f"{name}ms"] = (time.perf_counter() - start) / len(asked) * 1e3
+        found[f"{name}right"] = float((positions[:, 0] == np.arange(len(asked))).mean())
     size = sum(path.stat().st_size for path in index_of(folder, shards).iterdir())
-    return {"open": opened, "ms": seconds / len(asked) * 1e3, "GB": peak(), "right": right, "disk": size / 1e9}
+    return found | {"GB": peak(), "disk": size / 1e9}
 
 
 def index_of(folder: Path, shards: int) -> Path:
@@ -89,7 +95,7 @@ def main() -> None:
         print(json.dumps(found))
         return
     print(f"a budget of {args.budget} GB for the search\n{'passages':>9} {'on disk':>8} {'build':>8} {'GB':>5}", end="")
-    print(f" {'open':>6} {'ms/query':>9} {'GB':>5} {'right':>6}", flush=True)
+    print(f" {'open':>6} {'GB':>5} {'ms/query':>9} {'right':>6} {'wider, ms':>9} {'right':>6}", flush=True)
     for shards in args.shards:
         found = {}
         for step in ("build", "search"):
@@ -97,7 +103,10 @@ def main() -> None:
             found[step] = json.loads(subprocess.run(command, check=True, stdout=subprocess.PIPE).stdout)
         build, search = found["build"], found["search"]
         print(f"{shards * SHARD:9,} {search['disk']:5.2f} GB {build['seconds']:6.0f} s {build['GB']:5.2f}", end="")
-        print(f" {search['open']:4.1f} s {search['ms']:9.1f} {search['GB']:5.2f} {search['right']:6.2f}", flush=True)
+        print(f" {search['open']:4.1f} s {search['GB']:5.2f}", end="")
+        print(
+            "".join(f" {search[f'{name}ms']:9.1f} {search[f'{name}right']:6.2f}" for name in ("", "wide ")), flush=True
+        )
 
 
 if __name__ == "__main__":
