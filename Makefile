@@ -97,7 +97,7 @@ parity: .venv-st/installed .venv-pylate/losses/installed
 	.venv-plaid/$(PIP) -r benchmarks/requirements-plaid.txt
 	touch $@
 
-bench-setup: $(VENV)/weights .venv-st/installed .venv-pylate/installed .venv-ranx/installed .venv-plaid/installed
+bench-setup: $(VENV)/weights .venv-st/installed .venv-pylate/installed .venv-ranx/installed
 
 clean:
 	rm -rf $(VENV) .venv-st .venv-pylate .venv-ranx .venv-plaid runs build *.egg-info

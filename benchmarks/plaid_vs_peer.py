@@ -1,6 +1,6 @@
 """Our compressed search beside fast-plaid's over the same token vectors, at equal recall, in one interleaved run.
 
-    make bench-setup
+    make setup .venv/weights .venv-plaid/installed
     .venv/bin/python benchmarks/plaid_vs_peer.py --data data/xquad-en --split test
 
 Token vectors of all-MiniLM-L6-v2 (384 numbers), or of --model. Recall is of the first K of exact MaxSim. Both systems
