@@ -13,6 +13,7 @@ from typing import Any
 from jaxret.files import atomic, sha256
 
 SUMS = "SHA256SUMS"  # lines as sha256sum writes them; the last is the sum of those before it
+HASHERS = 2  # files at a time: a disk gives no more, and each takes a buffer
 CHECKSUM = "checksum"  # of a JSON record, within it
 
 
@@ -20,7 +21,7 @@ def seal(folder: str | Path) -> None:
     """Writes the checksums of all files in a folder, after they have reached the disk."""
     folder = Path(folder)
     files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != SUMS)
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(HASHERS) as pool:
         sums = list(pool.map(_settled, files))
     lines = "".join(f"{digest}  {path.relative_to(folder)}\n" for path, digest in zip(files, sums, strict=True))
     with atomic(folder / SUMS) as file:
@@ -43,7 +44,7 @@ def damaged(folder: str | Path, parts: Sequence[str] = ("",)) -> Path | None:
         return folder / SUMS
     sums = {name: digest for digest, name in (line.split("  ", 1) for line in lines.splitlines())}
     names = [name for name in sums if any(part in ("", name) or name.startswith(f"{part}/") for part in parts)]
-    with ThreadPoolExecutor() as pool:
+    with ThreadPoolExecutor(HASHERS) as pool:
         found = pool.map(_sum, (folder / name for name in names))
         return next((folder / name for name, digest in zip(names, found, strict=True) if digest != sums[name]), None)
 

@@ -13,6 +13,7 @@ import pytest
 from jaxret.data import stored_corpus
 from jaxret.data.beir import BeirFolder
 from jaxret.errors import InputError
+from jaxret.runtime.checksums import HASHERS
 from jaxret.runtime.mesh import device_mesh
 from jaxret.search import corpus as corpus_module
 from jaxret.search import exact, postings
@@ -255,4 +256,4 @@ def test_memory_does_not_grow_with_the_corpus(tmp_path, monkeypatch, model, rand
 
     peak(100, "first")  # compiles, imports
     small, large = peak(400, "small"), peak(2_000, "large")
-    assert large < 1.25 * small
+    assert large < 1.25 * small + HASHERS * 2**18  # a buffer for each file that is being hashed
