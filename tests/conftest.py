@@ -2,6 +2,7 @@
 
 # ruff: noqa: E402 (the environment comes before jax)
 
+import gc
 import json
 import os
 import shutil
@@ -56,6 +57,12 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Other suites in other environments: `make tpu` gives --tpu (libtpu), `make parity` --parity (torch)."""
     parser.addoption("--tpu", action="store_true", help="collect tests/tpu")
     parser.addoption("--parity", choices=tuple(LIVE), help="collect the live comparisons of that environment alone")
+
+
+def pytest_collection_finish(session: pytest.Session) -> None:
+    """What is imported stays: the garbage collector need not look through it again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
