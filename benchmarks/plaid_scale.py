@@ -18,17 +18,12 @@ from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
+from peers.peak import peak_mib
 from processes import HERE
 from search_scale import SHARD, Passages
 
 K = 10
 WIDER = 32  # times the published number of documents after the first cut
-
-
-def peak() -> float:
-    """GB: the most memory that this process has held."""
-    lines = Path("/proc/self/status").read_text().splitlines()
-    return int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024 / 1e9
 
 
 def built(folder: Path, shards: int, centroids: int, points: int) -> dict[str, float]:
@@ -43,7 +38,7 @@ def built(folder: Path, shards: int, centroids: int, points: int) -> dict[str, f
     settings = PlaidSettings(nbits=2, num_centroids=centroids, points_per_centroid=points)
     start = time.perf_counter()
     build_plaid(passages, index_of(folder, shards), settings)
-    return {"seconds": time.perf_counter() - start, "GB": peak()}
+    return {"seconds": time.perf_counter() - start, "GB": peak_mib() * 2**20 / 1e9}
 
 
 def searched(folder: Path, shards: int, budget: float) -> dict[str, float]:
@@ -68,7 +63,7 @@ def searched(folder: Path, shards: int, budget: float) -> dict[str, float]:
         found[f"{name}ms"] = (time.perf_counter() - start) / len(asked) * 1e3
         found[f"{name}right"] = float((positions[:, 0] == np.arange(len(asked))).mean())
     size = sum(path.stat().st_size for path in index_of(folder, shards).iterdir())
-    return found | {"GB": peak(), "disk": size / 1e9}
+    return found | {"GB": peak_mib() * 2**20 / 1e9, "disk": size / 1e9}
 
 
 def index_of(folder: Path, shards: int) -> Path:

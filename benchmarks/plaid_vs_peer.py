@@ -8,7 +8,6 @@ search with every setting of a grid once; of those that reach a recall the faste
 system's, all queries in one call and one query a call. Bytes are those of the index's folder.
 """
 
-import argparse
 import itertools
 import os
 import tempfile
@@ -18,7 +17,7 @@ from statistics import median
 
 import numpy as np
 from processes import HERE, Process
-from token_vectors import token_encoder
+from token_vectors import options, token_encoder
 
 from jaxret.data.beir import BeirFolder
 from jaxret.eval.systems import judged
@@ -124,11 +123,7 @@ def line(systems, chosen, reached, target: float, count: int, rounds: int) -> No
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=HERE.parent / "data" / "xquad-en")
-    parser.add_argument("--split", default="test")
-    parser.add_argument("--model", type=Path, help="a folder that jaxret train wrote")
-    parser.add_argument("--queries", type=int, default=256, help="so many of the split's, the first ones")
+    parser = options(__doc__, 256)
     parser.add_argument("--k", type=int, default=10)
     parser.add_argument("--nbits", type=int, default=4)
     parser.add_argument("--recall", type=float, nargs="+", default=[0.9, 0.95])

@@ -7,14 +7,11 @@ Each row is a search of all the queries in one call, the second of two timed. Re
 Bytes are those of the vectors on disk. fast-plaid stands beside ours in benchmarks/plaid_vs_peer.py.
 """
 
-import argparse
 import tempfile
 import time
-from pathlib import Path
 
 import numpy as np
-from processes import HERE
-from token_vectors import token_encoder
+from token_vectors import options, token_encoder
 
 from jaxret.data.beir import BeirFolder
 from jaxret.eval.metrics import mean_scores
@@ -59,11 +56,7 @@ def timed(search, queries) -> tuple[float, np.ndarray, np.ndarray]:
 
 
 def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, default=HERE.parent / "data" / "xquad-en")
-    parser.add_argument("--split", default="test")
-    parser.add_argument("--model", type=Path, help="a folder that jaxret train wrote")
-    parser.add_argument("--queries", type=int, default=512, help="so many of the split's, the first ones")
+    parser = options(__doc__, 512)
     parser.add_argument("--pruned", action="store_true", help="leave out the searches of every document")
     args = parser.parse_args()
     folder, encoder = BeirFolder(args.data), token_encoder(args.model)

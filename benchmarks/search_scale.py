@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from peers.peak import peak_mib
 from processes import HERE
 from token_vectors import token_encoder
 
@@ -118,8 +119,7 @@ def searched(folder: Path, shards: int, queries: int, budget: float) -> dict[str
     start = time.perf_counter()
     _, positions = search(asked)
     seconds = time.perf_counter() - start
-    lines = Path("/proc/self/status").read_text().splitlines()
-    peak = int(next(line for line in lines if line.startswith("VmHWM")).split()[1]) * 1024 / 1e9
+    peak = peak_mib() * 2**20 / 1e9
     return {"seconds": seconds, "GB": peak, "right": float((positions[:, 0] == np.arange(queries)).mean())}
 
 

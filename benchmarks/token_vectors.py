@@ -1,10 +1,11 @@
 """Token vectors of a BEIR folder for the benchmarks of late interaction."""
 
+import argparse
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from processes import minilm
+from processes import HERE, minilm
 
 
 def token_encoder(model: Path | None = None) -> Any:
@@ -20,3 +21,13 @@ def token_encoder(model: Path | None = None) -> Any:
     own = (model / DESCRIPTION).exists()
     loaded, params = load_model(model, mesh)[:2] if own else load_pretrained(str(model), mesh)
     return TextEncoder(replace(loaded, config=replace(loaded.config, heads=("multi_vector",))), params, mesh)
+
+
+def options(description: str, queries: int) -> argparse.ArgumentParser:
+    """What the benchmarks of one folder are told: its queries, the first so many, and the model."""
+    parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--data", type=Path, default=HERE.parent / "data" / "xquad-en")
+    parser.add_argument("--split", default="test")
+    parser.add_argument("--model", type=Path, help="a folder that jaxret train wrote")
+    parser.add_argument("--queries", type=int, default=queries, help="so many of the split's, the first ones")
+    return parser

@@ -9,16 +9,11 @@ import time
 from pathlib import Path
 
 import numpy as np
+from peak import peak_mib
 
 library, folder, count, k = sys.argv[1], Path(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
 QUERIES = np.load(folder / "queries.npy")[:count]
 SHARD = 8192
-
-
-def peak_mib() -> float:
-    """The most memory that this process has held."""
-    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
-    return int(line.split()[1]) / 1024
 
 
 def seconds(search) -> float:

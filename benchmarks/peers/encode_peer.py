@@ -9,15 +9,10 @@ import time
 from pathlib import Path
 
 import numpy as np
+from peak import peak_mib
 
 library, dtype, weights, texts, output = sys.argv[1:]
 TEXTS = json.loads(Path(texts).read_text())
-
-
-def peak_mib() -> float:
-    """The most memory that this process has held."""
-    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
-    return int(line.split()[1]) / 1024
 
 
 def ours():

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import numpy as np
+from peak import peak_mib
 
 if sys.argv[1] == "jaxret":
     from jaxret.runtime.heap import compute_in_turn, keep_heap
@@ -22,11 +23,11 @@ CHUNKS = (4, 8, 16) if cached == "cached" else (0,)
 SCALE = 20.0
 
 
-def peak_mib() -> float:
-    """The most memory that this process has held since it was asked last."""
-    (line,) = [line for line in Path("/proc/self/status").read_text().splitlines() if line.startswith("VmHWM")]
+def peak_since() -> float:
+    """The most memory, in MiB, that this process has held since it was asked last."""
+    found = peak_mib()
     Path("/proc/self/clear_refs").write_text("5")
-    return int(line.split()[1]) / 1024
+    return found
 
 
 def ours(rows: int):
@@ -104,7 +105,7 @@ losses_ = {rows: step() for rows, step in steps.items()}
 best = min(steps, key=lambda rows: min(seconds(steps[rows]) for _ in range(2)))
 step = steps.pop(best)
 steps.clear()
-peak_mib()
+peak_since()
 print(f"ready chunks of {best or 'all'}, first loss {losses_[best]:.4f}", flush=True)
 for _ in sys.stdin:
-    print(seconds(step), peak_mib(), flush=True)
+    print(seconds(step), peak_since(), flush=True)
