@@ -26,9 +26,9 @@ if FIRST:
     os.environ["JAX_COMPILATION_CACHE_DIR"] = tempfile.mkdtemp(prefix="jaxret-tests-")
     os.environ["JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS"] = "0.2"
 
-from jaxtyping import install_import_hook
+from tests import typechecks
 
-install_import_hook("jaxret", "beartype.beartype")
+typechecks.install("jaxret")
 
 from collections.abc import Callable
 from importlib.util import find_spec
