@@ -30,7 +30,7 @@ from jaxret.runtime.compiled.hlo import Program
 from jaxret.runtime.maxsim_kernel import kernel_scores
 from jaxret.runtime.mesh import AXES, device_mesh
 from jaxret.search.blocks import MODES, SIZES, tile_documents
-from jaxret.search.exact import programs
+from jaxret.search.on_devices import programs
 from jaxret.train.throughput import peak_flops
 
 PASSAGES, QUERIES, QUERY_TOKENS, TOKENS, WIDTH, DENSE, K = 10**8, 64, 32, 128, 128, 768, 100

@@ -1,7 +1,8 @@
-"""Memory of a training process on a CPU: what one step frees stays for the next."""
+"""Memory that a process on a CPU has freed: training keeps it for the next step, a search gives it back."""
 
 from __future__ import annotations
 
+import ctypes
 import os
 import sys
 from importlib.metadata import entry_points
@@ -32,6 +33,12 @@ def compute_in_turn() -> None:
     import jax
 
     jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+
+def give_back() -> None:
+    """Gives the kernel what is free between other things in the heap, which glibc would keep."""
+    if _on_glibc():
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def _on_glibc() -> bool:

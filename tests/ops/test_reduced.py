@@ -3,8 +3,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxret.ops.block_scores import Rows, dense_scores
-from jaxret.ops.reduced import lengths, score_error
+from jaxret.ops.block_scores import QueryTokens, Rows, Tiles, dense_scores, multi_vector_scores
+from jaxret.ops.reduced import lengths, maxsim_error, score_error, token_lengths
 from jaxret.search.dtypes import quantized
 
 WIDTH, QUERIES, DOCUMENTS = 48, 5, 128
@@ -46,6 +46,24 @@ def test_products_in_bfloat16_and_in_float32_are_within_the_bound(case):
     assert (lost <= bound).all()
     if case == "one value":
         assert (lost > 0.3 * bound).all(), "the bound is not loose"
+
+
+@pytest.mark.parametrize("case", CASES)
+def test_sums_of_largest_products_are_within_the_bound(case):
+    rows = CASES[case]
+    scales = None if rows.scales is None else rows.scales[:60].reshape(2, 6, 5)
+    documents = Tiles(rows.vectors[:60].reshape(2, 6, 5, WIDTH), np.ones(2, bool), scales)
+    tokens = normal(3 * 8, 2) if case != "one value" else np.full((3 * 8, WIDTH), 1 + 2.0**-9 - 2.0**-20, np.float32)
+    mask = np.arange(8)[None, :] < np.array([[8], [5], [1]])
+    queries = QueryTokens(tokens.reshape(3, 8, WIDTH), mask)
+    reduced = QueryTokens(queries.vectors.astype(jnp.bfloat16), mask)
+    scores, plain = (np.asarray(jax.jit(multi_vector_scores)(each, documents)) for each in (reduced, queries))
+    longest = np.asarray(jax.jit(token_lengths)(documents))
+    bounds = [maxsim_error(vectors[used], longest) for vectors, used in zip(*queries, strict=True)]
+    lost = np.abs(scores.astype(np.float64) - plain).max(axis=1)
+    assert (lost <= bounds).all() and (np.array(bounds) > 0).all()
+    if case == "one value":
+        assert (lost > 0.3 * np.array(bounds)).all(), "the bound is not loose"
 
 
 def test_the_bound_is_small():

@@ -10,12 +10,13 @@ from jaxret.errors import InputError
 from jaxret.ops.block_scores import QueryTokens, Rows, Terms, Tiles
 from jaxret.ops.topk import EMPTY, TopK
 from jaxret.runtime.mesh import device_mesh
-from jaxret.search import blocks, by_vocabulary, exact, query_batches
+from jaxret.search import blocks, by_vocabulary, exact, on_devices, query_batches
 from jaxret.search.blocks import MODES as SEARCHED
 from jaxret.search.blocks import BlockSizes
 from jaxret.search.dtypes import DTYPES, decoded, stored_as
-from jaxret.search.exact import ExactSearch, programs
+from jaxret.search.exact import ExactSearch
 from jaxret.search.folder import Folder
+from jaxret.search.on_devices import programs
 from jaxret.search.store import StoredVectors, seal, shard_bounds, write_shard
 from jaxret.search.top_k import NOTHING
 from jaxret.search.top_k import TopK as HostTopK
@@ -174,16 +175,16 @@ def test_progress_hears_of_every_document_once_however_many_queries(monkeypatch,
 
 
 def test_an_error_in_one_lane_ends_the_search(monkeypatch):
-    ranked, groups = search("dense", vectors(400, 0), 1, 2), []
+    ranked, groups = search("pairwise", vectors(400, 0), 1, 2), []
 
     def step(best, queries, group):
         groups.append(group)
         raise RuntimeError("out of memory")
 
-    monkeypatch.setattr(ranked, "_step", step)
+    monkeypatch.setattr(ranked._searched, "_step", step)
     with pytest.raises(RuntimeError, match="out of memory"):
         ranked(vectors(1, 1))
-    assert len(groups) <= ranked._lanes < 400 // 8
+    assert len(groups) <= ranked._searched.lanes < 400 // 8
 
 
 @pytest.mark.parametrize("k", [0, 4, -1])
@@ -244,7 +245,7 @@ def test_a_stream_gives_the_bits_of_memory(stored, mode, dtype, limit, monkeypat
     queries = vectors(QUERIES, 3)
     expected = search(mode, whole, 1, 30)(queries)
     monkeypatch.setattr(exact, "fits", lambda *_: False)
-    for room in (exact, by_vocabulary):
+    for room in (on_devices, by_vocabulary):
         monkeypatch.setattr(room, "part_bytes", lambda *_: limit)
     for num_devices in (1, 8):
         streamed = search(mode, StoredVectors(folder), num_devices, 30, memory_budget_gb=1)

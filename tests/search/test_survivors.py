@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 
 from jaxret.ops.topk import EMPTY
 from jaxret.search import survivors
-from jaxret.search.survivors import Survivors
+from jaxret.search.survivors import Scores, Survivors
 
 QUERIES, DOCUMENTS = 3, 24
 
@@ -23,22 +23,29 @@ def streams(kind, blocks, seed):
     return scores
 
 
-@settings(max_examples=60, deadline=None)
+def grouped(scores, positions, members=1):
+    """Scores `[b c]` and positions `[c]` in groups of some members; padding scores -inf."""
+    every = np.where(positions == EMPTY, -np.inf, scores).astype(np.float32).reshape(len(scores), -1, members)
+    return Scores(every, every.max(axis=2), positions.reshape(-1, members))
+
+
+@settings(max_examples=100, deadline=None)
 @given(
     st.sampled_from(["random", "ties", "rising", "one query rises"]),
     st.integers(1, 12),
     st.integers(1, 30),
     st.integers(1, 3),
     st.integers(0, DOCUMENTS - 1),
+    st.sampled_from([1, 2, 8, DOCUMENTS]),
     st.integers(0, 10**6),
 )
-def test_what_survives_are_the_best(kind, blocks, kept, lanes, padding, seed):
+def test_what_survives_are_the_best(kind, blocks, kept, lanes, padding, members, seed):
     scores, floors = streams(kind, blocks, seed), np.full(QUERIES, -np.inf, np.float32)
     positions = np.arange(blocks * DOCUMENTS, dtype=np.int32).reshape(blocks, DOCUMENTS)
     positions[-1, DOCUMENTS - padding :] = EMPTY
     every = [Survivors(floors, kept) for _ in range(lanes)]
     for number in range(blocks):
-        every[number % lanes].add(scores[number], positions[number])
+        every[number % lanes].add(grouped(scores[number], positions[number], members))
     reached, places = every[0].joined(every[1:])
     flat = np.where(positions == EMPTY, -np.inf, scores.swapaxes(0, 1)).reshape(QUERIES, -1)
     best = -np.sort(-flat, axis=1)
@@ -58,7 +65,7 @@ def test_a_block_of_ties_is_cut():
     best = Survivors(np.full(QUERIES, -np.inf, np.float32), 2)
     for number in range(3):
         positions = np.arange(number * DOCUMENTS, (number + 1) * DOCUMENTS, dtype=np.int32)
-        best.add(np.ones((QUERIES, DOCUMENTS), np.float32), positions)
+        best.add(grouped(np.ones((QUERIES, DOCUMENTS), np.float32), positions))
     reached, places = best.joined([])
     assert (reached == 1).all() and 2 <= places.shape[1] <= 2 * 2
 
@@ -70,5 +77,6 @@ def test_floors_are_seldom_raised(kind, most, monkeypatch):
     monkeypatch.setattr(survivors, "_reached", lambda *args: raised.append(0) or reached(*args))
     best = Survivors(np.full(QUERIES, -np.inf, np.float32), 5)
     for number, block in enumerate(streams(kind, 200, 0)):
-        best.add(block, np.arange(number * DOCUMENTS, (number + 1) * DOCUMENTS, dtype=np.int32))
+        positions = np.arange(number * DOCUMENTS, (number + 1) * DOCUMENTS, dtype=np.int32)
+        best.add(grouped(block, positions))
     assert most / 4 < len(raised) <= most

@@ -21,7 +21,7 @@ from jaxret.runtime.compiled.hlo import Program
 from jaxret.runtime.mesh import AXES, batch_sharding
 from jaxret.runtime.model import Model
 from jaxret.search.blocks import MODES, SIZES, tile_documents
-from jaxret.search.exact import programs
+from jaxret.search.on_devices import programs
 from jaxret.train.objectives.contrastive import contrastive
 from jaxret.train.objectives.represented import objective_over
 from jaxret.train.objectives.tiled import tiled_contrast

@@ -5,21 +5,22 @@ import numpy as np
 import pytest
 
 from jaxret.runtime.mesh import device_mesh
-from jaxret.search import blocks, exact, query_batches, reduced
+from jaxret.search import blocks, exact, query_batches, reduced, reduced_dense
 from jaxret.search.blocks import BlockSizes
 from jaxret.search.dtypes import decoded, stored_as
 from jaxret.search.exact import ExactSearch
-from jaxret.search.reduced import ReducedSearch
+from jaxret.search.reduced_dense import ReducedDense
 from jaxret.search.vectors import Vectors
 
 WIDTH, QUERIES, DOCUMENTS = 24, 11, 1000
+PAYS = ReducedDense.pays
 
 
 @pytest.fixture(autouse=True)
 def small_blocks(monkeypatch):
     monkeypatch.setitem(blocks.SIZES, "cpu", BlockSizes(documents=64, tile_tokens=128, tiles=2))
     monkeypatch.setattr(query_batches, "BATCH", (2, 4))
-    monkeypatch.setattr(exact, "pays", lambda *_: True)
+    monkeypatch.setattr(ReducedDense, "pays", staticmethod(lambda *_: True))
 
 
 def normal(rows, seed):
@@ -58,11 +59,11 @@ CORPORA = {
 def both(corpus, queries, k, lanes=2, share=(0, 1)):
     """The reduced search, its results, and those of the search in float32."""
     search = ExactSearch("dense", corpus, device_mesh((1, 1, 1), jax.devices()[:1]), k, share=share)
-    assert isinstance(search._searched, ReducedSearch)
+    assert isinstance(search._searched, ReducedDense)
     search._searched._lanes = lanes
     scan = search._searched
     found = search(queries)
-    search._searched = search._on_devices
+    search._searched = search._searched._plain
     return scan, found, search(queries)
 
 
@@ -119,12 +120,12 @@ def test_no_document_is_lost_at_the_end(count, lanes):
 
 @pytest.mark.parametrize("count", [3, 4, 5, 64, 65, 150])
 def test_any_number_of_queries(count, monkeypatch):
-    monkeypatch.setattr(reduced, "PORTION", 64)
+    monkeypatch.setattr(reduced_dense, "PORTION", 64)
     monkeypatch.setattr(query_batches, "PORTION_BYTES", 1)
     corpus, told = Vectors(normal(DOCUMENTS, 1)), []
     search = ExactSearch("dense", corpus, device_mesh((1, 1, 1), jax.devices()[:1]), 10)
     found = search(Vectors(normal(count, 5)), told.append)
-    search._searched = search._on_devices
+    search._searched = search._searched._plain
     assert_same(found, search(Vectors(normal(count, 5))))
     assert sum(told) == DOCUMENTS
 
@@ -152,7 +153,7 @@ def test_one_query_of_many_without_proof():
 
 def test_without_the_proof_a_near_tie_would_be_wrong(monkeypatch):
     """So that the tests above can fail."""
-    monkeypatch.setattr(reduced, "score_error", lambda queries, _: np.full(len(queries), -np.inf))
+    monkeypatch.setattr(reduced_dense, "score_error", lambda queries, _: np.full(len(queries), -np.inf))
     _, found, expected = both(Vectors(near_ties()), Vectors(normal(QUERIES, 5)), 10)
     assert (found[1] != expected[1]).any()
 
@@ -174,12 +175,12 @@ def test_a_budget_without_room_for_it_is_kept(monkeypatch):
 
     monkeypatch.setattr(exact, "fits", fits)
     search = ExactSearch("dense", corpus, mesh, 10, memory_budget_gb=1)
-    assert not isinstance(search._searched, ReducedSearch)
-    assert asked[-1] == corpus.dense.nbytes + reduced.workspace(10, 64, 4 * WIDTH, search._lanes)
+    assert not isinstance(search._searched, ReducedDense)
+    assert asked[-1] == corpus.dense.nbytes + ReducedDense.workspace(10, mesh, corpus)
 
 
 def test_where_it_pays(monkeypatch):
     monkeypatch.setattr(reduced, "multiplies_bfloat16", lambda: True)
-    assert reduced.pays(100, 10_000) and not reduced.pays(1000, 10_000)
+    assert PAYS(100, 10_000) and not PAYS(1000, 10_000)
     monkeypatch.setattr(reduced, "multiplies_bfloat16", lambda: False)
-    assert not reduced.pays(100, 10_000)
+    assert not PAYS(100, 10_000)

@@ -1,0 +1,179 @@
+"""Exact MaxSim with a scan in bfloat16: float32 scores of the few documents that may be among the best.
+
+The scan keeps some times k documents of a query, best first. The first k of them are scored in float32, in tiles of
+the shape that all documents would be in, so with the same bits; then those that the scan, for all that it may be wrong,
+does not put below these. Where the last document that was kept is below these for certain, so are all others. Queries
+without this proof are searched again in float32. So the results have the bits of the search in float32.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable, Iterator
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh
+
+from jaxret.ops.block_scores import QueryTokens, Tiles, multi_vector_scores
+from jaxret.ops.reduced import maxsim_error, token_lengths
+from jaxret.ops.topk import EMPTY
+from jaxret.search.lanes import in_lanes
+from jaxret.search.on_devices import DeviceSearch, block_sizes, lanes
+from jaxret.search.query_batches import query_batches
+from jaxret.search.reduced import pays, search_again
+from jaxret.search.store import StoredVectors
+from jaxret.search.vectors import Vectors
+
+
+def kept_documents(k: int) -> int:
+    """How many documents a scan keeps for each query."""
+    return 3 * k + 64
+
+
+class ReducedMaxSim:
+    """A MaxSim search of a corpus that is on one CPU.
+
+    Args:
+      plain: `() -> search`, in float32.
+
+    Attributes:
+      repeated: queries of the last call that were searched again.
+      rescored: documents of the last call that were scored in float32, over all queries.
+    """
+
+    def __init__(self, plain: Callable[..., DeviceSearch]):
+        self._plain = plain()
+        self._k, self._lanes = self._plain.k, self._plain.lanes
+        self._scan = self._plain.variant(kept_documents(self._k), jnp.dtype("bfloat16"))
+        held = [kept() for kept in self._plain.held or []]
+        self._documents = _Documents(
+            [group.block for group in held], [np.asarray(group.positions)[0] for group in held]
+        )
+        measured = jax.jit(token_lengths)
+        self._lengths = np.max([np.zeros(2), *(np.asarray(measured(group.block)) for group in held)], axis=0)
+        self._program, self._compiling, self._compiled = jax.jit(multi_vector_scores), threading.Lock(), set[Any]()
+        self.repeated = self.rescored = 0
+
+    @staticmethod
+    def workspace(k: int, mesh: Mesh, corpus: Vectors | StoredVectors) -> int:
+        """Bytes that a search needs besides the corpus."""
+        tile = 4 * block_sizes(mesh).tile_tokens * corpus.itemsize("tokens")
+        return lanes(mesh) * tile + _Documents.BYTES * len(corpus)
+
+    @staticmethod
+    def pays(k: int, documents: int) -> bool:
+        """Whether it is faster than the search in float32."""
+        return pays(kept_documents(k), documents)
+
+    def __call__(self, queries: Vectors, scored: Callable[[int, int], None]) -> tuple[np.ndarray, np.ndarray]:
+        """Scores and positions of the best k documents for each query.
+
+        Args:
+          queries: their vectors.
+          scored: hears of how many queries and documents more.
+        """
+        scan = self._scan(queries, scored)
+        batches = [batch for portion, _ in query_batches("multi_vector", queries, 0) for batch in portion]
+        size = len(batches[0].mask) if batches else 1
+        scores = np.full((len(queries), self._k), -np.inf, np.float32)
+        positions = np.full((len(queries), self._k), EMPTY, np.int32)
+        proven, rescored = np.zeros(len(queries), bool), np.zeros(len(queries), np.int64)
+
+        def query(number: int) -> QueryTokens:
+            return jax.tree.map(lambda x: x[number % size][None], batches[number // size])
+
+        def lane(numbers: Iterator[int]) -> None:
+            for number in numbers:
+                found = self._rescored(query(number), scan[0][number], scan[1][number])
+                scores[number], positions[number], proven[number], rescored[number] = found
+
+        in_lanes(self._lanes, (partial(int, number) for number in range(len(queries))), lane)
+        self.rescored = int(rescored.sum())
+        self.repeated = search_again(~proven, queries, self._plain, scores, positions)
+        return scores, positions
+
+    def _rescored(
+        self, query: QueryTokens, reached: np.ndarray, kept: np.ndarray
+    ) -> tuple[np.ndarray, np.ndarray, bool, int]:
+        """Scores and positions of a query's best k, whether no other document is among them, and how many were scored.
+
+        Args:
+          query: one.
+          reached: scores of the scan, falling.
+          kept: the positions there.
+        """
+        error = maxsim_error(query.vectors[0][query.mask[0]], self._lengths)
+        scores = self._exact(query, kept[: self._k])
+        with np.errstate(all="ignore"):
+            more = int(np.count_nonzero(reached >= scores.min() - error))
+            count = max(self._k, more)
+            scores = np.concatenate([scores, self._exact(query, kept[self._k : count])])
+            order = np.lexsort((kept[:count], -scores))[: self._k]
+            proven = bool(scores[order[-1]] > reached[-1] + error)
+        return scores[order], kept[order], proven, count
+
+    def _exact(self, query: QueryTokens, positions: np.ndarray) -> np.ndarray:
+        """Scores of documents in float32; of EMPTY -inf."""
+        scores = np.full(len(positions), -np.inf, np.float32)
+        for rows, tile in self._documents.tiles(positions):
+            found = np.asarray(self._tile_scores(query, tile))[0, : len(rows)]
+            scores[rows] = np.where(found == 0, np.float32(0), found)  # no -0.0
+        return scores
+
+    def _tile_scores(self, query: QueryTokens, tile: Tiles) -> jax.Array:
+        """As the program has it; lanes that meet a new shape at once compile it once."""
+        shapes = tuple(x.shape for x in jax.tree.leaves((query, tile)))
+        if shapes in self._compiled:
+            return self._program(query, tile)
+        with self._compiling:
+            found = self._program(query, tile)
+            self._compiled.add(shapes)
+        return found
+
+
+class _Documents:
+    """The documents of blocks by their positions."""
+
+    BYTES = 2 * 4  # a document
+
+    def __init__(self, blocks: list[Tiles], positions: list[np.ndarray]):
+        self._blocks = [jax.tree.map(lambda x: np.asarray(x)[0], block) for block in blocks]
+        used = [rows[rows != EMPTY] for rows in positions]
+        shape = max((int(rows.max()) for rows in used if len(rows)), default=-1) + 1
+        self._block, self._slot = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
+        for number, rows in enumerate(positions):
+            slots = np.flatnonzero(rows != EMPTY)
+            self._block[rows[slots]], self._slot[rows[slots]] = number, slots
+
+    def tiles(self, positions: np.ndarray) -> Iterator[tuple[np.ndarray, Tiles]]:
+        """Documents in tiles of one length: which of them, and the tile, filled up with the first one's likes."""
+        rows = np.flatnonzero(positions != EMPTY)
+        numbers = self._block[positions[rows]]
+        lengths = np.array([self._blocks[number].vectors.shape[2] for number in numbers.tolist()], np.int64)
+        for length in np.unique(lengths).tolist():
+            mine = rows[lengths == length]
+            size = self._blocks[self._block[positions[mine[0]]]].vectors.shape[1]
+            for start in range(0, len(mine), size):
+                chosen = mine[start : start + size]
+                yield chosen, self._tile(positions[chosen])
+
+    def _tile(self, positions: np.ndarray) -> Tiles:
+        """Some documents of one length, as a block of one tile."""
+        numbers, slots = self._block[positions].tolist(), self._slot[positions].tolist()
+        first = self._blocks[numbers[0]]
+        size = first.vectors.shape[1]
+
+        def gathered(name: str) -> np.ndarray:
+            like = getattr(first, name)
+            made = np.empty((1, *like.shape[1:]), like.dtype)
+            for place, (number, slot) in enumerate(zip(numbers, slots, strict=True)):
+                made[0, place] = getattr(self._blocks[number], name)[divmod(slot, size)]
+            made[0, len(numbers) :] = made[0, 0]
+            return made
+
+        scales = None if first.scales is None else gathered("scales")
+        return Tiles(gathered("vectors"), np.ones(1, bool), scales)
