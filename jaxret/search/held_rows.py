@@ -12,9 +12,9 @@ from jaxret.ops.halves import Halves, halved, restored
 from jaxret.ops.topk import EMPTY
 from jaxret.runtime.heap import give_back
 from jaxret.search.blocks import Group
+from jaxret.search.room import aligned
 
 BLOCKS = 8  # of a stretch
-ALIGNED = 64  # bytes, at a multiple of which JAX takes an array of numpy as it is
 
 Stored = Rows | Halves
 
@@ -30,10 +30,7 @@ class Stretch:
 
     def __init__(self, like: Stored, size: int):
         def empty(x: np.ndarray) -> np.ndarray:
-            shape = (BLOCKS * size, *x.shape[1:])
-            room = np.empty(int(np.prod(shape)) * x.dtype.itemsize + ALIGNED, np.uint8)
-            start = -room.ctypes.data % ALIGNED
-            return room[start : start + len(room) - ALIGNED].view(x.dtype).reshape(shape)
+            return aligned((BLOCKS * size, *x.shape[1:]), x.dtype)
 
         self.stored, self.positions = jax.tree.map(empty, like), np.full(BLOCKS * size, EMPTY, np.int32)
         self.scanned: Rows | None = None

@@ -21,12 +21,19 @@ from jax.sharding import Mesh
 from jaxret.ops.block_scores import QueryTokens, Tiles, multi_vector_scores
 from jaxret.ops.reduced import maxsim_error, token_lengths
 from jaxret.ops.topk import EMPTY
+from jaxret.search.blocks import tile_documents
 from jaxret.search.lanes import in_lanes
-from jaxret.search.on_devices import DeviceSearch, block_sizes, lanes
+from jaxret.search.on_devices import DeviceSearch, lanes
 from jaxret.search.query_batches import query_batches
 from jaxret.search.reduced import pays, search_again
+from jaxret.search.room import Room
 from jaxret.search.store import StoredVectors
 from jaxret.search.vectors import Vectors
+
+TILE_TOKENS = (1024, 4096)  # of a tile of a query's documents, about, where they are few and where they are many
+
+
+LENGTHS = 16  # of documents, about, that a lane has room for
 
 
 def kept_documents(k: int) -> int:
@@ -36,6 +43,8 @@ def kept_documents(k: int) -> int:
 
 class ReducedMaxSim:
     """A MaxSim search of a corpus that is on one CPU.
+
+    Where most queries of a call lack the proof, the corpus is searched in float32 from then on.
 
     Args:
       plain: `() -> search`, in float32.
@@ -57,12 +66,13 @@ class ReducedMaxSim:
         self._lengths = np.max([np.zeros(2), *(np.asarray(measured(group.block)) for group in held)], axis=0)
         self._program, self._compiling, self._compiled = jax.jit(multi_vector_scores), threading.Lock(), set[Any]()
         self.repeated = self.rescored = 0
+        self._in_vain = False
 
     @staticmethod
     def workspace(k: int, mesh: Mesh, corpus: Vectors | StoredVectors) -> int:
         """Bytes that a search needs besides the corpus."""
-        tile = 4 * block_sizes(mesh).tile_tokens * corpus.itemsize("tokens")
-        return lanes(mesh) * tile + _Documents.BYTES * len(corpus)
+        tiles = LENGTHS * sum(TILE_TOKENS) * corpus.itemsize("tokens")
+        return lanes(mesh) * tiles + _Documents.BYTES * len(corpus)
 
     @staticmethod
     def pays(k: int, documents: int) -> bool:
@@ -76,6 +86,8 @@ class ReducedMaxSim:
           queries: their vectors.
           scored: hears of how many queries and documents more.
         """
+        if self._in_vain:
+            return self._plain(queries, scored)
         scan = self._scan(queries, scored)
         batches = [batch for portion, _ in query_batches("multi_vector", queries, 0) for batch in portion]
         size = len(batches[0].mask) if batches else 1
@@ -87,17 +99,19 @@ class ReducedMaxSim:
             return jax.tree.map(lambda x: x[number % size][None], batches[number // size])
 
         def lane(numbers: Iterator[int]) -> None:
+            room = Room()
             for number in numbers:
-                found = self._rescored(query(number), scan[0][number], scan[1][number])
+                found = self._rescored(jax.device_put(query(number)), scan[0][number], scan[1][number], room)
                 scores[number], positions[number], proven[number], rescored[number] = found
 
         in_lanes(self._lanes, (partial(int, number) for number in range(len(queries))), lane)
         self.rescored = int(rescored.sum())
         self.repeated = search_again(~proven, queries, self._plain, scores, positions)
+        self._in_vain = 2 * self.repeated > len(queries)
         return scores, positions
 
     def _rescored(
-        self, query: QueryTokens, reached: np.ndarray, kept: np.ndarray
+        self, query: QueryTokens, reached: np.ndarray, kept: np.ndarray, room: Room
     ) -> tuple[np.ndarray, np.ndarray, bool, int]:
         """Scores and positions of a query's best k, whether no other document is among them, and how many were scored.
 
@@ -105,21 +119,22 @@ class ReducedMaxSim:
           query: one.
           reached: scores of the scan, falling.
           kept: the positions there.
+          room: of this lane.
         """
-        error = maxsim_error(query.vectors[0][query.mask[0]], self._lengths)
-        scores = self._exact(query, kept[: self._k])
+        error = maxsim_error(np.asarray(query.vectors)[0][np.asarray(query.mask)[0]], self._lengths)
+        scores = self._exact(query, kept[: self._k], room)
         with np.errstate(all="ignore"):
             more = int(np.count_nonzero(reached >= scores.min() - error))
             count = max(self._k, more)
-            scores = np.concatenate([scores, self._exact(query, kept[self._k : count])])
+            scores = np.concatenate([scores, self._exact(query, kept[self._k : count], room)])
             order = np.lexsort((kept[:count], -scores))[: self._k]
             proven = bool(scores[order[-1]] > reached[-1] + error)
         return scores[order], kept[order], proven, count
 
-    def _exact(self, query: QueryTokens, positions: np.ndarray) -> np.ndarray:
+    def _exact(self, query: QueryTokens, positions: np.ndarray, room: Room) -> np.ndarray:
         """Scores of documents in float32; of EMPTY -inf."""
         scores = np.full(len(positions), -np.inf, np.float32)
-        for rows, tile in self._documents.tiles(positions):
+        for rows, tile in self._documents.tiles(positions, room):
             found = np.asarray(self._tile_scores(query, tile))[0, : len(rows)]
             scores[rows] = np.where(found == 0, np.float32(0), found)  # no -0.0
         return scores
@@ -141,7 +156,7 @@ class _Documents:
     BYTES = 2 * 4  # a document
 
     def __init__(self, blocks: list[Tiles], positions: list[np.ndarray]):
-        self._blocks = [jax.tree.map(lambda x: np.asarray(x)[0], block) for block in blocks]
+        self._blocks = [jax.tree.map(lambda x: _flat(np.asarray(x)[0]), block) for block in blocks]
         used = [rows[rows != EMPTY] for rows in positions]
         shape = max((int(rows.max()) for rows in used if len(rows)), default=-1) + 1
         self._block, self._slot = np.zeros(shape, np.int32), np.zeros(shape, np.int32)
@@ -149,31 +164,44 @@ class _Documents:
             slots = np.flatnonzero(rows != EMPTY)
             self._block[rows[slots]], self._slot[rows[slots]] = number, slots
 
-    def tiles(self, positions: np.ndarray) -> Iterator[tuple[np.ndarray, Tiles]]:
-        """Documents in tiles of one length: which of them, and the tile, filled up with the first one's likes."""
+    def tiles(self, positions: np.ndarray, room: Room) -> Iterator[tuple[np.ndarray, Tiles]]:
+        """Documents in tiles of one length: which of them, and the tile, which the next may be written over."""
         rows = np.flatnonzero(positions != EMPTY)
         numbers = self._block[positions[rows]]
-        lengths = np.array([self._blocks[number].vectors.shape[2] for number in numbers.tolist()], np.int64)
+        lengths = np.array([_length(self._blocks[number].vectors.shape[1]) for number in numbers.tolist()], np.int64)
         for length in np.unique(lengths).tolist():
-            mine = rows[lengths == length]
-            size = self._blocks[self._block[positions[mine[0]]]].vectors.shape[1]
-            for start in range(0, len(mine), size):
+            mine, start = rows[lengths == length], 0
+            few, many = (tile_documents(length, tokens) for tokens in TILE_TOKENS)
+            while start < len(mine):
+                size = many if len(mine) - start > 2 * few else few
                 chosen = mine[start : start + size]
-                yield chosen, self._tile(positions[chosen])
+                yield chosen, self._tile(positions[chosen], (1, size, length), room)
+                start += size
 
-    def _tile(self, positions: np.ndarray) -> Tiles:
-        """Some documents of one length, as a block of one tile."""
+    def _tile(self, positions: np.ndarray, shape: tuple[int, int, int], room: Room) -> Tiles:
+        """Some documents, filled up with whatever was there before; each with its first token."""
         numbers, slots = self._block[positions].tolist(), self._slot[positions].tolist()
         first = self._blocks[numbers[0]]
-        size = first.vectors.shape[1]
 
         def gathered(name: str) -> np.ndarray:
             like = getattr(first, name)
-            made = np.empty((1, *like.shape[1:]), like.dtype)
-            for place, (number, slot) in enumerate(zip(numbers, slots, strict=True)):
-                made[0, place] = getattr(self._blocks[number], name)[divmod(slot, size)]
-            made[0, len(numbers) :] = made[0, 0]
+            made = room(name, (*shape, *like.shape[2:]), like.dtype)
+            for to, number, slot in zip(made[0], numbers, slots, strict=False):
+                tokens = getattr(self._blocks[number], name)[slot]
+                to[: len(tokens)] = tokens
+                to[len(tokens) :] = tokens[0]
             return made
 
         scales = None if first.scales is None else gathered("scales")
         return Tiles(gathered("vectors"), np.ones(1, bool), scales)
+
+
+def _length(tokens: int) -> int:
+    """What the tokens of a document are filled up to: 2 or 3 times a power of two."""
+    power = 1 << max(3, (tokens - 1).bit_length() - 1)
+    return next(length for length in (power, 3 * power // 2, 2 * power) if length >= tokens)
+
+
+def _flat(x: np.ndarray) -> np.ndarray:
+    """Documents `[m n ...]` of a block's tiles as `[m * n ...]`; what says of the tiles stays."""
+    return x.reshape(-1, *x.shape[2:]) if x.ndim > 1 else x

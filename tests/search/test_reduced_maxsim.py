@@ -118,6 +118,16 @@ def test_a_query_without_proof_is_searched_again():
     assert both(texts(lengths(), 1), asked(), 10)[0].repeated == 0
 
 
+def test_a_corpus_that_nothing_is_proven_of_is_scanned_once():
+    corpus = texts(lengths(), 1, CORPORA["one token"])
+    search = ExactSearch("multi_vector", corpus, device_mesh((1, 1, 1), jax.devices()[:1]), 10)
+    scans, scan = [], search._searched._scan
+    search._searched._scan = lambda *args: scans.append(0) or scan(*args)
+    first, second = search(asked()), search(asked())
+    assert_same(first, second)
+    assert len(scans) == 1
+
+
 def test_without_the_proof_a_near_tie_would_be_wrong(monkeypatch):
     """So that the tests above can fail."""
     monkeypatch.setattr(reduced_maxsim, "maxsim_error", lambda *_: -np.inf)

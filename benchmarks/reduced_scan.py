@@ -1,0 +1,57 @@
+"""Exact MaxSim in float32 with a scan in bfloat16 and without it: the same bits, in how much time.
+
+    make setup .venv/weights
+    .venv/bin/python benchmarks/reduced_scan.py --data FOLDER --split test --documents 3000 --queries 64
+
+Token vectors of a BEIR folder's first passages and first judged queries, from all-MiniLM-L6-v2 or --model.
+"""
+
+import os
+import time
+from statistics import median
+
+from token_vectors import options, token_encoder
+
+from jaxret.data.beir import BeirFolder
+from jaxret.eval.systems import judged
+from jaxret.search.corpus import passage_texts
+from jaxret.search.exact import ExactSearch
+from jaxret.search.reduced_maxsim import ReducedMaxSim
+
+
+def main() -> None:
+    parser = options(__doc__, queries=64)
+    parser.add_argument("--documents", type=int, default=3000, help="so many passages, the first ones")
+    parser.add_argument("--rounds", type=int, default=5)
+    args = parser.parse_args()
+    data, encoder = BeirFolder(args.data), token_encoder(args.model)
+    passages = passage_texts(data.corpus, encoder.model.text.title_separator)
+    corpus = encoder.passages([passages[row] for row in range(min(args.documents, len(passages)))])
+    queries = encoder.queries(judged(data, args.split)[1][: args.queries])
+    tokens = corpus.needed("tokens").values
+    print(f"{len(queries)} queries, {len(corpus)} passages, {len(tokens)} tokens x {tokens.shape[1]}", flush=True)
+    for k in (10, 100):
+        search = ExactSearch("multi_vector", corpus, encoder.mesh, k)
+        reduced = search._searched
+        assert isinstance(reduced, ReducedMaxSim), "this CPU has no products of bfloat16, or the corpus is too small"
+        forms = {"scan in bfloat16": reduced, "float32": reduced._plain}
+        found, times = {}, {form: [] for form in forms}
+        for number in range(args.rounds + 1):
+            for form, search._searched in forms.items():
+                start = time.perf_counter()
+                found[form] = search(queries)
+                times[form] += [time.perf_counter() - start] if number else []
+        ours, plain = found.values()
+        assert ours[0].tobytes() == plain[0].tobytes() and (ours[1] == plain[1]).all()
+        seconds = {form: median(each) for form, each in times.items()}
+        words = ", ".join(f"{form} {value:.2f} s" for form, value in seconds.items())
+        ratio = seconds["float32"] / seconds["scan in bfloat16"]
+        more = (
+            f"{reduced.rescored / len(queries):.0f} passages a query scored again, {reduced.repeated} queries repeated"
+        )
+        print(f"top {k}: {words}, {ratio:.2f} x; {more}; the same bits", flush=True)
+    print(f"{len(os.sched_getaffinity(0))} cores, medians of {args.rounds} rounds")
+
+
+if __name__ == "__main__":
+    main()
