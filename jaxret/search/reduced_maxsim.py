@@ -8,7 +8,9 @@ without this proof are searched again in float32. So the results have the bits o
 
 from __future__ import annotations
 
+import itertools
 import threading
+from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
 from typing import Any
@@ -99,9 +101,9 @@ class ReducedMaxSim:
             return jax.tree.map(lambda x: x[number % size][None], batches[number // size])
 
         def lane(numbers: Iterator[int]) -> None:
-            room = Room()
+            rooms = itertools.cycle([Room(), Room()])
             for number in numbers:
-                found = self._rescored(jax.device_put(query(number)), scan[0][number], scan[1][number], room)
+                found = self._rescored(jax.device_put(query(number)), scan[0][number], scan[1][number], rooms)
                 scores[number], positions[number], proven[number], rescored[number] = found
 
         in_lanes(self._lanes, (partial(int, number) for number in range(len(queries))), lane)
@@ -111,7 +113,7 @@ class ReducedMaxSim:
         return scores, positions
 
     def _rescored(
-        self, query: QueryTokens, reached: np.ndarray, kept: np.ndarray, room: Room
+        self, query: QueryTokens, reached: np.ndarray, kept: np.ndarray, rooms: Iterator[Room]
     ) -> tuple[np.ndarray, np.ndarray, bool, int]:
         """Scores and positions of a query's best k, whether no other document is among them, and how many were scored.
 
@@ -119,24 +121,34 @@ class ReducedMaxSim:
           query: one.
           reached: scores of the scan, falling.
           kept: the positions there.
-          room: of this lane.
+          rooms: two, in turn.
         """
         error = maxsim_error(np.asarray(query.vectors)[0][np.asarray(query.mask)[0]], self._lengths)
-        scores = self._exact(query, kept[: self._k], room)
+        scores = self._exact(query, kept[: self._k], rooms)
         with np.errstate(all="ignore"):
             more = int(np.count_nonzero(reached >= scores.min() - error))
             count = max(self._k, more)
-            scores = np.concatenate([scores, self._exact(query, kept[self._k : count], room)])
+            scores = np.concatenate([scores, self._exact(query, kept[self._k : count], rooms)])
             order = np.lexsort((kept[:count], -scores))[: self._k]
             proven = bool(scores[order[-1]] > reached[-1] + error)
         return scores[order], kept[order], proven, count
 
-    def _exact(self, query: QueryTokens, positions: np.ndarray, room: Room) -> np.ndarray:
+    def _exact(self, query: QueryTokens, positions: np.ndarray, rooms: Iterator[Room]) -> np.ndarray:
         """Scores of documents in float32; of EMPTY -inf."""
         scores = np.full(len(positions), -np.inf, np.float32)
-        for rows, tile in self._documents.tiles(positions, room):
-            found = np.asarray(self._tile_scores(query, tile))[0, : len(rows)]
+        under_way = deque[tuple[np.ndarray, jax.Array]]()
+
+        def waited() -> None:
+            rows, made = under_way.popleft()
+            found = np.asarray(made)[0, : len(rows)]
             scores[rows] = np.where(found == 0, np.float32(0), found)  # no -0.0
+
+        for rows, tile in self._documents.tiles(positions, rooms):
+            under_way.append((rows, self._tile_scores(query, tile)))
+            if len(under_way) > 1:  # the next is gathered meanwhile, in the other room
+                waited()
+        while under_way:
+            waited()
         return scores
 
     def _tile_scores(self, query: QueryTokens, tile: Tiles) -> jax.Array:
@@ -164,8 +176,8 @@ class _Documents:
             slots = np.flatnonzero(rows != EMPTY)
             self._block[rows[slots]], self._slot[rows[slots]] = number, slots
 
-    def tiles(self, positions: np.ndarray, room: Room) -> Iterator[tuple[np.ndarray, Tiles]]:
-        """Documents in tiles of one length: which of them, and the tile, which the next may be written over."""
+    def tiles(self, positions: np.ndarray, rooms: Iterator[Room]) -> Iterator[tuple[np.ndarray, Tiles]]:
+        """Documents in tiles of one length: which of them, and the tile, which the next but one may be written over."""
         rows = np.flatnonzero(positions != EMPTY)
         numbers = self._block[positions[rows]]
         lengths = np.array([_length(self._blocks[number].vectors.shape[1]) for number in numbers.tolist()], np.int64)
@@ -175,7 +187,7 @@ class _Documents:
             while start < len(mine):
                 size = many if len(mine) - start > 2 * few else few
                 chosen = mine[start : start + size]
-                yield chosen, self._tile(positions[chosen], (1, size, length), room)
+                yield chosen, self._tile(positions[chosen], (1, size, length), next(rooms))
                 start += size
 
     def _tile(self, positions: np.ndarray, shape: tuple[int, int, int], room: Room) -> Tiles:
