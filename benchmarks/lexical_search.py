@@ -24,6 +24,7 @@ from jaxret.search.store import StoredVectors, has_shard, seal, shard_bounds, wr
 from jaxret.search.vectors import Ragged, Vectors
 
 SHARD, REPLACED, QUERIES = 8192, 0.2, 512
+AT_ONCE = {1: 16, 64: 64, QUERIES: QUERIES}  # and of how many in all
 SYSTEMS = {"jaxret": "by_vocabulary", "pairwise": "pairwise", "scipy": "scipy"}
 
 
@@ -107,6 +108,7 @@ def main() -> None:
     parser.add_argument("--systems", nargs="+", default=list(SYSTEMS), choices=SYSTEMS)
     parser.add_argument("--k", type=int, default=100)
     parser.add_argument("--budget", type=float, help="memory_budget_gb of our searches")
+    parser.add_argument("--at_once", type=int, nargs="+", default=list(AT_ONCE), choices=AT_ONCE)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=Path("runs/lexical_search"))
     arguments = parser.parse_args()
@@ -118,7 +120,8 @@ def main() -> None:
     print(
         f"{len(stored):,} passages of {terms:.0f} terms, queries of {offsets[-1] / (len(offsets) - 1):.0f}", flush=True
     )
-    for queries, at_once in ((16, 1), (64, 64), (QUERIES, QUERIES)):
+    for at_once in arguments.at_once:
+        queries = AT_ONCE[at_once]
         shared = folder, arguments.k, queries, at_once, arguments.budget or 0
         systems = {
             name: Process(HERE.parent / ".venv", "lexical_peer.py", SYSTEMS[name], *shared)

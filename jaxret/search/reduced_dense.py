@@ -38,7 +38,6 @@ MEMBERS = 16  # of a group of documents, of which the best one's score is compar
 TOGETHER = 2**21  # scores of a product, or one block's
 AHEAD = 1  # products that are under way while others are compared
 
-
 Started = tuple[jax.Array, jax.Array, np.ndarray]  # scores, the largest of each group, positions
 
 

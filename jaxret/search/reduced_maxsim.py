@@ -33,8 +33,6 @@ from jaxret.search.store import StoredVectors
 from jaxret.search.vectors import Vectors
 
 TILE_TOKENS = (1024, 4096)  # of a tile of a query's documents, about, where they are few and where they are many
-
-
 LENGTHS = 16  # of documents, about, that a lane has room for
 
 
