@@ -59,10 +59,17 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     parser.addoption("--parity", choices=tuple(LIVE), help="collect the live comparisons of that environment alone")
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Files with slow tests begin first, so that no worker still has one when the other is done."""
+    slow = {item.path for item in items if item.get_closest_marker("slow")}
+    items.sort(key=lambda item: item.path not in slow)
+
+
 def pytest_collection_finish(session: pytest.Session) -> None:
-    """What is imported stays: the garbage collector need not look through it again and again."""
+    """The garbage collector need not look through what is imported, nor often through the rest: a tenth of the time."""
     gc.collect()
     gc.freeze()
+    gc.set_threshold(100_000, 50, 100)
 
 
 def pytest_unconfigure(config: pytest.Config) -> None:
