@@ -12,6 +12,7 @@ from jaxret.ops.block_scores import Rows, Tiles
 # Twice the unit roundoff of float32, for products that round an intermediate sum too; and its least normal number,
 # below which some processors take zero.
 ROUNDOFF, LEAST = 2.0**-23, 2.0**-126
+LARGEST = 2.0**127  # magnitudes up to which no sum overflows
 
 
 def lengths(documents: Rows) -> Float[Array, " two"]:
@@ -34,6 +35,9 @@ def score_error(queries: np.ndarray, documents: np.ndarray) -> Float64[np.ndarra
     Args:
       queries: float32 [b k].
       documents: what `lengths` says of them all, float32 [2].
+
+    Returns:
+      Infinity where a product may overflow: nothing can be proven then.
     """
     whole = queries.astype(np.float64)
     lost = whole - queries.astype(jnp.bfloat16).astype(np.float64)
@@ -41,7 +45,8 @@ def score_error(queries: np.ndarray, documents: np.ndarray) -> Float64[np.ndarra
     d, d_lost = documents.astype(np.float64) * (1 + 1e-3)  # what float32 may have lost of them
     n = queries.shape[1] + 2
     rounded = (q + q_lost) * (d + d_lost)
-    return q_lost * (d + d_lost) + q * d_lost + 2 * n * ROUNDOFF * rounded * (1 + 1e-3) + 8 * n * LEAST * (1 + q + d)
+    error = q_lost * (d + d_lost) + q * d_lost + 2 * n * ROUNDOFF * rounded * (1 + 1e-3) + 8 * n * LEAST * (1 + q + d)
+    return np.where(rounded < LARGEST, error, np.inf)
 
 
 def maxsim_error(query: np.ndarray, documents: np.ndarray) -> float:
@@ -56,7 +61,8 @@ def maxsim_error(query: np.ndarray, documents: np.ndarray) -> float:
     """
     each = score_error(query, documents)
     largest = np.linalg.norm(query.astype(np.float64), axis=1) * float(documents[0]) * (1 + 1e-2) + each
-    return float(each.sum() + 2 * (len(query) + 2) * ROUNDOFF * largest.sum())
+    error = float(each.sum() + 2 * (len(query) + 2) * ROUNDOFF * largest.sum())
+    return error if largest.sum() < LARGEST else np.inf
 
 
 def _longest_two(vectors: Array, scales: Array | None) -> Float[Array, " two"]:

@@ -66,6 +66,15 @@ def test_sums_of_largest_products_are_within_the_bound(case):
         assert (lost > 0.3 * np.array(bounds)).all(), "the bound is not loose"
 
 
+@pytest.mark.parametrize("scale", [1e37, np.inf, np.nan])
+def test_nothing_is_known_of_products_that_may_overflow(scale):
+    longest = np.array([scale, 1.0], np.float32)
+    queries = normal(QUERIES, 2)
+    with np.errstate(invalid="ignore"):
+        assert not np.isfinite(score_error(10 * queries, longest)).any()
+        assert not np.isfinite(maxsim_error(10 * queries, longest))
+
+
 def test_the_bound_is_small():
     queries, documents = normal(QUERIES, 2), CASES["float32"]
     bound = score_error(queries, np.asarray(jax.jit(lengths)(documents)))

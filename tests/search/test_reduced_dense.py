@@ -89,6 +89,15 @@ def test_the_bits_are_those_of_float32(kind, k):
     assert (np.abs(found[0] - np.take_along_axis(scores, best, axis=1)) <= 1e-6 * size).all()
 
 
+def test_overflow_is_that_of_float32():
+    """A sum that overflows must not hide the documents beside it."""
+    rows = np.arange(DOCUMENTS) % 7 == 0
+    corpus = normal(DOCUMENTS, 1) * np.where(rows, np.float32(3e37), 1)[:, None]
+    scan, found, expected = both(Vectors(corpus), Vectors(10 * normal(QUERIES, 5)), 10)
+    assert_same(found, expected)
+    assert scan.repeated == QUERIES
+
+
 def test_ties_go_by_position():
     """Products of small integers are exact."""
     corpus = CORPORA["integers"]()
