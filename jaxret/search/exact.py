@@ -21,13 +21,14 @@ from jaxret.search.budget import fits
 from jaxret.search.by_vocabulary import VocabularySearch
 from jaxret.search.on_devices import DeviceSearch, is_one_cpu
 from jaxret.search.processes import best_of_processes
+from jaxret.search.reduced import ReducedSearch
 from jaxret.search.reduced_dense import ReducedDense
 from jaxret.search.reduced_maxsim import ReducedMaxSim
 from jaxret.search.store import StoredVectors
 from jaxret.search.vectors import Vectors
 
 LEXICAL_FORMS = ("by_vocabulary", "pairwise")
-REDUCED: dict[str, type[ReducedDense] | type[ReducedMaxSim]] = {"dense": ReducedDense, "multi_vector": ReducedMaxSim}
+REDUCED: dict[str, type[ReducedSearch]] = {"dense": ReducedDense, "multi_vector": ReducedMaxSim}
 
 
 class ExactSearch:

@@ -5,10 +5,29 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from typing import TypeVar
+from typing import Any, Generic, TypeVar
+
+import jax
 
 Item = TypeVar("Item")
 Result = TypeVar("Result")
+
+
+class CompiledOnce(Generic[Result]):
+    """A jitted function that several lanes call: those that meet a new shape at once compile it once."""
+
+    def __init__(self, function: Callable[..., Result]):
+        self._function, self._compiling, self._compiled = function, threading.Lock(), set[Any]()
+
+    def __call__(self, *args: Any) -> Result:
+        """What the function makes of its arguments."""
+        shapes = tuple(x.shape for x in jax.tree.leaves(args))
+        if shapes in self._compiled:
+            return self._function(*args)
+        with self._compiling:
+            made = self._function(*args)
+            self._compiled.add(shapes)
+        return made
 
 
 def in_lanes(

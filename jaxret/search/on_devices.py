@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import os
-import threading
 from collections.abc import Callable, Iterator
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -20,7 +19,7 @@ from jaxret.ops.topk import EMPTY, TopK, empty_top_k, merged, with_block
 from jaxret.runtime.mesh import AXES
 from jaxret.search.blocks import MODES, SIZES, BlockSizes, Group
 from jaxret.search.budget import part_bytes
-from jaxret.search.lanes import in_lanes
+from jaxret.search.lanes import CompiledOnce, in_lanes
 from jaxret.search.query_batches import query_batches
 from jaxret.search.store import StoredVectors
 from jaxret.search.vectors import Vectors
@@ -95,19 +94,22 @@ class DeviceSearch:
         self.mode, self.k, self.mesh, self.sizes = mode, k, mesh, block_sizes(mesh)
         self._corpus, self._dtype, self._vocab_size = corpus, dtype, vocab_size
         self._budget, self._share = budget_gb, share
-        self._programs = programs(MODES[mode].score, k, mesh)
+        self._programs, self._step = self._compiled()
         streamed = budget_gb is not None
         self.lanes = lanes(mesh) + streamed
-        self._compiling, self._compiled = threading.Lock(), set[Any]()
         keep = keep or (lambda group: partial(Group, *self._placed(group)))
         self.held = None if streamed else [keep(made()) for made in self._groups(None)]
 
     def variant(self, k: int, dtype: jnp.dtype) -> DeviceSearch:
         """A search of the same blocks for more or fewer results, in another dtype."""
         other = copy.copy(self)
-        other.k, other._dtype, other._programs = k, dtype, programs(MODES[self.mode].score, k, self.mesh)
-        other._compiling, other._compiled = threading.Lock(), set()
+        other.k, other._dtype = k, dtype
+        other._programs, other._step = other._compiled()
         return other
+
+    def _compiled(self) -> tuple[Programs, CompiledOnce[TopK]]:
+        made = programs(MODES[self.mode].score, self.k, self.mesh)
+        return made, CompiledOnce(made.step)
 
     def __call__(self, queries: Vectors, scored: Callable[[int, int], None]) -> tuple[np.ndarray, np.ndarray]:
         """Scores and positions of the best k documents for each query, of this process's share.
@@ -131,7 +133,7 @@ class DeviceSearch:
         def lane(groups: Iterator[Group]) -> list[TopK]:
             best = [self._programs.empty(self._rows(batch)) for batch in batches]
             for group in map(self._placed, groups):
-                best = [self._step(*each, group) for each in zip(best, batches, strict=True)]
+                best = [self._step(*each, *group) for each in zip(best, batches, strict=True)]
                 jax.block_until_ready(best)
                 scored(int(np.count_nonzero(np.asarray(group.positions) != EMPTY)))
             return best
@@ -142,16 +144,6 @@ class DeviceSearch:
     def _rows(self, batch: Any) -> int:
         """How many queries a batch has room for."""
         return jax.tree.leaves(batch)[0].shape[1 if self.mode == "lexical" else 0]
-
-    def _step(self, best: TopK, queries: Any, group: Group) -> TopK:
-        """One group scored for one batch; lanes that meet a new shape at once compile it once."""
-        shapes = tuple(x.shape for x in jax.tree.leaves((queries, group)))
-        if shapes in self._compiled:
-            return self._programs.step(best, queries, *group)
-        with self._compiling:
-            best = self._programs.step(best, queries, *group)
-            self._compiled.add(shapes)
-        return best
 
     def _groups(self, limit: int | None) -> Iterator[Callable[[], Group]]:
         """Blocks for all devices at a time, each cut when it is asked for."""

@@ -27,7 +27,7 @@ from jaxret.search import query_batches as batching
 from jaxret.search.held_rows import BLOCKS, HeldRows, Shelf, Stored, Stretch, decoded
 from jaxret.search.lanes import in_lanes
 from jaxret.search.on_devices import DeviceSearch, block_sizes, lanes
-from jaxret.search.reduced import pays, search_again
+from jaxret.search.reduced import ReducedSearch
 from jaxret.search.store import StoredVectors
 from jaxret.search.survivors import ROOM, Scores, Survivors
 from jaxret.search.vectors import Vectors
@@ -41,51 +41,36 @@ AHEAD = 1  # products that are under way while others are compared
 Started = tuple[jax.Array, jax.Array, np.ndarray]  # scores, the largest of each group, positions
 
 
-def kept_documents(k: int) -> int:
-    """How many documents a scan keeps for each query."""
-    return k + k // 4 + 32
-
-
-class ReducedDense:
+class ReducedDense(ReducedSearch):
     """A dense search of a corpus that is on one CPU.
 
     Args:
-      plain: `(keep=) -> search`, in float32.
-
-    Attributes:
-      repeated: queries of the last call that were searched again.
+      plain: as of `ReducedSearch`.
     """
 
     def __init__(self, plain: Callable[..., DeviceSearch]):
         shelf = Shelf()
-        self._plain = plain(keep=shelf)
+        super().__init__(plain, shelf)
         shelf.sealed()
         self._stretches, self._held = shelf.stretches, cast(list[HeldRows], self._plain.held)
-        self._k, self._lanes = self._plain.k, self._plain.lanes
         self._starts = np.array([held.positions[0] for held in self._held])
         self._scan, self._scores = jax.jit(_scanned, static_argnames="size"), jax.jit(_scores)
         measured = jax.jit(_lengths)
         self._lengths = np.max([np.zeros(2), *(np.asarray(measured(held.stored)) for held in self._held)], axis=0)
-        self.repeated = 0
+
+    @staticmethod
+    def kept(k: int) -> int:
+        """As `ReducedSearch`."""
+        return k + k // 4 + 32
 
     @staticmethod
     def workspace(k: int, mesh: Mesh, corpus: Vectors | StoredVectors) -> int:
-        """Bytes that a search needs besides the corpus."""
-        survivors, documents = 3 * 8 * ROOM * kept_documents(k), block_sizes(mesh).documents
+        """As `ReducedSearch`."""
+        survivors, documents = 3 * 8 * ROOM * ReducedDense.kept(k), block_sizes(mesh).documents
         return lanes(mesh) * (PORTION * (2 * 4 * documents + survivors) + 2 * documents * corpus.itemsize("dense"))
 
-    @staticmethod
-    def pays(k: int, documents: int) -> bool:
-        """Whether it is faster than the search in float32."""
-        return pays(kept_documents(k), documents)
-
     def __call__(self, queries: Vectors, scored: Callable[[int, int], None]) -> tuple[np.ndarray, np.ndarray]:
-        """Scores and positions of the best k documents for each query.
-
-        Args:
-          queries: their vectors.
-          scored: hears of how many queries and documents more.
-        """
+        """As `ReducedSearch`."""
         if not (len(queries) and self._held):
             return self._plain(queries, scored)
         self.repeated, count = 0, -(-len(queries) // PORTION)
@@ -100,27 +85,26 @@ class ReducedDense:
         scores, positions = self._rescored(queries, candidates)
         with np.errstate(all="ignore"):
             proven = scores[:, -1] > floors + score_error(dense, self._lengths)
-        self.repeated += search_again(~proven, queries, self._plain, scores, positions)
+        self.repeated += self._again(~proven, queries, scores, positions)
         return scores, positions
 
     def _scanned(self, queries: np.ndarray, scored: Callable[[int, int], None]) -> tuple[np.ndarray, np.ndarray]:
         """A score that no other document is above in the scan, `[q]`, and the positions of those there, `[q n]`."""
-        kept, rows = kept_documents(self._k), -(-len(queries) // UNIT) * UNIT
+        rows = -(-len(queries) // UNIT) * UNIT
         padded = queries[np.minimum(np.arange(rows), len(queries) - 1)]
         placed = jnp.asarray(padded.astype(jnp.bfloat16))
-        floors = np.full(rows, -np.inf, np.float32)
 
         size = len(self._held[0].positions)
         size *= min(BLOCKS, max(1, TOGETHER // (rows * size)))
         parts = [(each, start) for each in self._stretches for start in range(0, len(each.positions), size)]
-        started, best = (self._started(placed, *part, size) for part in parts), Survivors(floors, kept)
+        started, survivors = (self._started(placed, *part, size) for part in parts), Survivors(rows, self.kept(self._k))
         under_way = deque(itertools.islice(started, AHEAD))
         while under_way:
             under_way.extend(itertools.islice(started, 1))
             scores = _compared(*under_way.popleft())
-            best.add(scores)
+            survivors.add(scores)
             scored(len(queries), int(np.count_nonzero(scores.positions != EMPTY)))
-        reached, positions = best.joined([])
+        reached, positions = survivors.best()
         return reached[: len(queries)], positions[: len(queries)]
 
     def _started(self, queries: jax.Array, stretch: Stretch, start: int, size: int) -> Started:

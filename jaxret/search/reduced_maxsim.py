@@ -9,11 +9,9 @@ without this proof are searched again in float32. So the results have the bits o
 from __future__ import annotations
 
 import itertools
-import threading
 from collections import deque
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,10 +22,10 @@ from jaxret.ops.block_scores import QueryTokens, Tiles, multi_vector_scores
 from jaxret.ops.reduced import maxsim_error, token_lengths
 from jaxret.ops.topk import EMPTY
 from jaxret.search.blocks import tile_documents
-from jaxret.search.lanes import in_lanes
+from jaxret.search.lanes import CompiledOnce, in_lanes
 from jaxret.search.on_devices import DeviceSearch, lanes
 from jaxret.search.query_batches import query_batches
-from jaxret.search.reduced import pays, search_again
+from jaxret.search.reduced import ReducedSearch
 from jaxret.search.room import Room
 from jaxret.search.store import StoredVectors
 from jaxret.search.vectors import Vectors
@@ -36,56 +34,43 @@ TILE_TOKENS = (1024, 4096)  # of a tile of a query's documents, about, where the
 LENGTHS = 16  # of documents, about, that a lane has room for
 
 
-def kept_documents(k: int) -> int:
-    """How many documents a scan keeps for each query."""
-    return 3 * k + 64
-
-
-class ReducedMaxSim:
+class ReducedMaxSim(ReducedSearch):
     """A MaxSim search of a corpus that is on one CPU.
 
     Where most queries of a call lack the proof, the corpus is searched in float32 from then on.
 
     Args:
-      plain: `() -> search`, in float32.
+      plain: as of `ReducedSearch`.
 
     Attributes:
-      repeated: queries of the last call that were searched again.
       rescored: documents of the last call that were scored in float32, over all queries.
     """
 
     def __init__(self, plain: Callable[..., DeviceSearch]):
-        self._plain = plain()
-        self._k, self._lanes = self._plain.k, self._plain.lanes
-        self._scan = self._plain.variant(kept_documents(self._k), jnp.dtype("bfloat16"))
+        super().__init__(plain)
+        self._scan = self._plain.variant(self.kept(self._k), jnp.dtype("bfloat16"))
         held = [kept() for kept in self._plain.held or []]
         self._documents = _Documents(
             [group.block for group in held], [np.asarray(group.positions)[0] for group in held]
         )
         measured = jax.jit(token_lengths)
         self._lengths = np.max([np.zeros(2), *(np.asarray(measured(group.block)) for group in held)], axis=0)
-        self._program, self._compiling, self._compiled = jax.jit(multi_vector_scores), threading.Lock(), set[Any]()
-        self.repeated = self.rescored = 0
-        self._in_vain = False
+        self._tile_scores = CompiledOnce(jax.jit(multi_vector_scores))
+        self.rescored, self._in_vain = 0, False
+
+    @staticmethod
+    def kept(k: int) -> int:
+        """As `ReducedSearch`."""
+        return 3 * k + 64
 
     @staticmethod
     def workspace(k: int, mesh: Mesh, corpus: Vectors | StoredVectors) -> int:
-        """Bytes that a search needs besides the corpus."""
+        """As `ReducedSearch`."""
         tiles = LENGTHS * sum(TILE_TOKENS) * corpus.itemsize("tokens")
         return lanes(mesh) * tiles + _Documents.BYTES * len(corpus)
 
-    @staticmethod
-    def pays(k: int, documents: int) -> bool:
-        """Whether it is faster than the search in float32."""
-        return pays(kept_documents(k), documents)
-
     def __call__(self, queries: Vectors, scored: Callable[[int, int], None]) -> tuple[np.ndarray, np.ndarray]:
-        """Scores and positions of the best k documents for each query.
-
-        Args:
-          queries: their vectors.
-          scored: hears of how many queries and documents more.
-        """
+        """As `ReducedSearch`."""
         if self._in_vain:
             return self._plain(queries, scored)
         scan = self._scan(queries, scored)
@@ -106,7 +91,7 @@ class ReducedMaxSim:
 
         in_lanes(self._lanes, (partial(int, number) for number in range(len(queries))), lane)
         self.rescored = int(rescored.sum())
-        self.repeated = search_again(~proven, queries, self._plain, scores, positions)
+        self.repeated = self._again(~proven, queries, scores, positions)
         self._in_vain = 2 * self.repeated > len(queries)
         return scores, positions
 
@@ -148,16 +133,6 @@ class ReducedMaxSim:
         while under_way:
             waited()
         return scores
-
-    def _tile_scores(self, query: QueryTokens, tile: Tiles) -> jax.Array:
-        """As the program has it; lanes that meet a new shape at once compile it once."""
-        shapes = tuple(x.shape for x in jax.tree.leaves((query, tile)))
-        if shapes in self._compiled:
-            return self._program(query, tile)
-        with self._compiling:
-            found = self._program(query, tile)
-            self._compiled.add(shapes)
-        return found
 
 
 class _Documents:

@@ -34,16 +34,15 @@ class Survivors:
     """Documents of each query so far, the best `kept` of them among others.
 
     Args:
-      floors: a score that `kept` documents of a query have reached; raised here, and by others that share it. Each
-        number that is ever written there is such a score, so that it does not matter if two write at once.
+      queries: how many.
       kept: how many documents a query.
     """
 
-    def __init__(self, floors: Float32[np.ndarray, " b"], kept: int):
-        self._floors, self._kept = floors, kept
-        self._scores = np.full((len(floors), ROOM * kept), -np.inf, np.float32)
+    def __init__(self, queries: int, kept: int):
+        self._floors, self._kept = np.full(queries, -np.inf, np.float32), kept  # what so many documents have reached
+        self._scores = np.full((queries, ROOM * kept), -np.inf, np.float32)
         self._positions = np.full(self._scores.shape, EMPTY, np.int32)
-        self._filled = np.zeros(len(floors), np.int64)
+        self._filled = np.zeros(queries, np.int64)
 
     def add(self, scores: Scores) -> None:
         """Takes in the scores of some documents."""
@@ -60,20 +59,11 @@ class Survivors:
         if not self._appended(scores):  # too many of them tie
             self._sort(every, scores.positions.reshape(-1))
 
-    def joined(self, others: list[Survivors]) -> tuple[Float32[np.ndarray, " b"], Int32[np.ndarray, "b n"]]:
+    def best(self) -> tuple[Float32[np.ndarray, " b"], Int32[np.ndarray, "b n"]]:
         """A floor that no other document is above, and the positions of those that reach it, ascending, then EMPTY."""
-        every = (self, *others)
-        for one in every:
-            one._compact()
-        widest = [max(self._kept, int(one._filled.max())) for one in every]
-        scores = np.concatenate([one._scores[:, :width] for one, width in zip(every, widest, strict=True)], axis=1)
-        positions = np.concatenate(
-            [one._positions[:, :width] for one, width in zip(every, widest, strict=True)], axis=1
-        )
-        np.maximum(self._floors, _reached(scores, self._kept), out=self._floors)
-        found = np.where(scores >= self._floors[:, None], positions, EMPTY)
-        width = max(self._kept, int(np.count_nonzero(found != EMPTY, axis=1).max()))
-        return self._floors, np.sort(found, axis=1)[:, :width]
+        self._compact()
+        width = max(self._kept, int(self._filled.max()))
+        return self._floors, np.sort(self._positions[:, :width], axis=1)
 
     def _appended(self, scores: Scores) -> bool:
         """Puts those in that reach the floors, where there is room for all of them."""

@@ -177,8 +177,8 @@ def test_progress_hears_of_every_document_once_however_many_queries(monkeypatch,
 def test_an_error_in_one_lane_ends_the_search(monkeypatch):
     ranked, groups = search("pairwise", vectors(400, 0), 1, 2), []
 
-    def step(best, queries, group):
-        groups.append(group)
+    def step(best, queries, block, positions):
+        groups.append(positions)
         raise RuntimeError("out of memory")
 
     monkeypatch.setattr(ranked._searched, "_step", step)

@@ -1,30 +1,22 @@
 """The scan in bfloat16 gives the bits of the search in float32."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
 
 from jaxret.runtime.mesh import device_mesh
-from jaxret.search import blocks, exact, query_batches, reduced, reduced_dense
-from jaxret.search.blocks import BlockSizes
+from jaxret.search import exact, query_batches, reduced, reduced_dense
 from jaxret.search.dtypes import decoded, stored_as
 from jaxret.search.exact import ExactSearch
 from jaxret.search.reduced_dense import ReducedDense
 from jaxret.search.vectors import Vectors
+from tests.search import reduced_cases
+from tests.search.reduced_cases import QUERIES, WIDTH, assert_same, normal, small_blocks  # noqa: F401
 
-WIDTH, QUERIES, DOCUMENTS = 24, 11, 1000
+DOCUMENTS = 1000
 PAYS = ReducedDense.pays
-
-
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch):
-    monkeypatch.setitem(blocks.SIZES, "cpu", BlockSizes(documents=64, tile_tokens=128, tiles=2))
-    monkeypatch.setattr(query_batches, "BATCH", (2, 4))
-    monkeypatch.setattr(ReducedDense, "pays", staticmethod(lambda *_: True))
-
-
-def normal(rows, seed):
-    return np.random.default_rng(seed).normal(size=(rows, WIDTH)).astype(np.float32)
 
 
 def near_ties():
@@ -56,20 +48,7 @@ CORPORA = {
 }
 
 
-def both(corpus, queries, k, lanes=2, share=(0, 1)):
-    """The reduced search, its results, and those of the search in float32."""
-    search = ExactSearch("dense", corpus, device_mesh((1, 1, 1), jax.devices()[:1]), k, share=share)
-    assert isinstance(search._searched, ReducedDense)
-    search._searched._lanes = lanes
-    scan = search._searched
-    found = search(queries)
-    search._searched = search._searched._plain
-    return scan, found, search(queries)
-
-
-def assert_same(found, expected):
-    np.testing.assert_array_equal(found[1], expected[1])
-    assert found[0].tobytes() == expected[0].tobytes()
+both = partial(reduced_cases.both, "dense")
 
 
 def ranked(corpus, queries, k):

@@ -1,30 +1,22 @@
 """MaxSim with a scan in bfloat16 gives the bits of the search in float32."""
 
+from functools import partial
+
 import jax
 import numpy as np
 import pytest
 
 from jaxret.runtime.mesh import device_mesh
-from jaxret.search import blocks, exact, query_batches, reduced, reduced_maxsim
-from jaxret.search.blocks import BlockSizes
+from jaxret.search import exact, query_batches, reduced, reduced_maxsim
 from jaxret.search.dtypes import stored_as
 from jaxret.search.exact import ExactSearch
-from jaxret.search.reduced_maxsim import ReducedMaxSim, kept_documents
+from jaxret.search.reduced_maxsim import ReducedMaxSim
 from jaxret.search.vectors import Ragged, Vectors
+from tests.search import reduced_cases
+from tests.search.reduced_cases import QUERIES, WIDTH, assert_same, normal, small_blocks  # noqa: F401
 
-WIDTH, QUERIES, DOCUMENTS = 24, 11, 600
+DOCUMENTS = 600
 PAYS = ReducedMaxSim.pays
-
-
-@pytest.fixture(autouse=True)
-def small_blocks(monkeypatch):
-    monkeypatch.setitem(blocks.SIZES, "cpu", BlockSizes(documents=64, tile_tokens=128, tiles=2))
-    monkeypatch.setattr(query_batches, "BATCH", (2, 4))
-    monkeypatch.setattr(ReducedMaxSim, "pays", staticmethod(lambda *_: True))
-
-
-def normal(rows, seed):
-    return np.random.default_rng(seed).normal(size=(rows, WIDTH)).astype(np.float32)
 
 
 def texts(lengths, seed, make=normal):
@@ -59,19 +51,7 @@ CORPORA = {
 }
 
 
-def both(corpus, queries, k, share=(0, 1)):
-    """The reduced search, its results, and those of the search in float32."""
-    search = ExactSearch("multi_vector", corpus, device_mesh((1, 1, 1), jax.devices()[:1]), k, share=share)
-    scan = search._searched
-    assert isinstance(scan, ReducedMaxSim)
-    found = search(queries)
-    search._searched = scan._plain
-    return scan, found, search(queries)
-
-
-def assert_same(found, expected):
-    np.testing.assert_array_equal(found[1], expected[1])
-    assert found[0].tobytes() == expected[0].tobytes()
+both = partial(reduced_cases.both, "multi_vector")
 
 
 @pytest.mark.parametrize("k", [1, 10, DOCUMENTS])
@@ -85,7 +65,7 @@ def test_few_documents_are_scored_again():
     scan, found, expected = both(texts(lengths(), 1), asked(), 5)
     assert_same(found, expected)
     assert scan.repeated == 0
-    assert 5 * QUERIES <= scan.rescored < kept_documents(5) * QUERIES < DOCUMENTS * QUERIES
+    assert 5 * QUERIES <= scan.rescored < ReducedMaxSim.kept(5) * QUERIES < DOCUMENTS * QUERIES
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "int8"])

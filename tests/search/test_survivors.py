@@ -34,19 +34,17 @@ def grouped(scores, positions, members=1):
     st.sampled_from(["random", "ties", "rising", "one query rises"]),
     st.integers(1, 12),
     st.integers(1, 30),
-    st.integers(1, 3),
     st.integers(0, DOCUMENTS - 1),
     st.sampled_from([1, 2, 8, DOCUMENTS]),
     st.integers(0, 10**6),
 )
-def test_what_survives_are_the_best(kind, blocks, kept, lanes, padding, members, seed):
-    scores, floors = streams(kind, blocks, seed), np.full(QUERIES, -np.inf, np.float32)
+def test_what_survives_are_the_best(kind, blocks, kept, padding, members, seed):
+    scores, survivors = streams(kind, blocks, seed), Survivors(QUERIES, kept)
     positions = np.arange(blocks * DOCUMENTS, dtype=np.int32).reshape(blocks, DOCUMENTS)
     positions[-1, DOCUMENTS - padding :] = EMPTY
-    every = [Survivors(floors, kept) for _ in range(lanes)]
     for number in range(blocks):
-        every[number % lanes].add(grouped(scores[number], positions[number], members))
-    reached, places = every[0].joined(every[1:])
+        survivors.add(grouped(scores[number], positions[number], members))
+    reached, places = survivors.best()
     flat = np.where(positions == EMPTY, -np.inf, scores.swapaxes(0, 1)).reshape(QUERIES, -1)
     best = -np.sort(-flat, axis=1)
     if kept <= np.count_nonzero(positions != EMPTY):
@@ -62,11 +60,11 @@ def test_what_survives_are_the_best(kind, blocks, kept, lanes, padding, members,
 
 
 def test_a_block_of_ties_is_cut():
-    best = Survivors(np.full(QUERIES, -np.inf, np.float32), 2)
+    best = Survivors(QUERIES, 2)
     for number in range(3):
         positions = np.arange(number * DOCUMENTS, (number + 1) * DOCUMENTS, dtype=np.int32)
         best.add(grouped(np.ones((QUERIES, DOCUMENTS), np.float32), positions))
-    reached, places = best.joined([])
+    reached, places = best.best()
     assert (reached == 1).all() and 2 <= places.shape[1] <= 2 * 2
 
 
@@ -75,7 +73,7 @@ def test_floors_are_seldom_raised(kind, most, monkeypatch):
     """Where every document is better than the one before, block by block."""
     raised, reached = [], survivors._reached
     monkeypatch.setattr(survivors, "_reached", lambda *args: raised.append(0) or reached(*args))
-    best = Survivors(np.full(QUERIES, -np.inf, np.float32), 5)
+    best = Survivors(QUERIES, 5)
     for number, block in enumerate(streams(kind, 200, 0)):
         positions = np.arange(number * DOCUMENTS, (number + 1) * DOCUMENTS, dtype=np.int32)
         best.add(grouped(block, positions))
