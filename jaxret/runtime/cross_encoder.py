@@ -39,6 +39,7 @@ class CrossEncoderModel:
       attention: the implementation, see `runtime.attention`.
       origin: the published checkpoint that it came from; decides nothing, see `Model`.
       chunk_rows: pairs that a device scores at a time in training, see `runtime.chunks`; 0 for all.
+      kept_rows: of those in chunks, how many are not computed again.
       remat: what its layers keep for the backward pass, see `nn.encoder.REMATS`.
       unrolled: its layers are compiled one by one, see `nn.encoder.Encoder`.
     """
@@ -51,6 +52,7 @@ class CrossEncoderModel:
     attention: str = "auto"
     origin: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     chunk_rows: int = 0
+    kept_rows: int = 0
     remat: str = "none"
     unrolled: bool = False
 
@@ -74,9 +76,8 @@ class CrossEncoderModel:
         """Scores rows of ids `[b l]` before `activation_fn`, in the compute dtype; `rng` turns dropout on."""
         if not self.chunk_rows:
             return self._apply(params, (token_ids, type_ids), rng)
-        return in_chunks(
-            lambda params, ids: self._apply(params, ids, rng), params, (token_ids, type_ids), self.chunk_rows
-        )
+        inputs, sizes = (token_ids, type_ids), (self.chunk_rows, self.kept_rows)
+        return in_chunks(lambda params, ids: self._apply(params, ids, rng), params, inputs, *sizes)
 
     def _apply(self, params: Any, ids: tuple[jax.Array, jax.Array | None], rng: jax.Array | None) -> Any:
         variables = {"params": cast(params, compute_dtype(self.precision))}

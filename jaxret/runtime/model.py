@@ -42,6 +42,7 @@ class Model:
       origin: the published checkpoint that it came from, as `runtime.layouts` describes it; decides nothing about what
         the model computes, and two models may be equal without it.
       chunk_rows: rows that a device embeds at a time when an objective calls, see `runtime.chunks`; 0 for all.
+      kept_rows: of those in chunks, how many are not computed again.
       remat: what its layers keep for the backward pass, see `nn.encoder.REMATS`.
       unrolled: its layers are compiled one by one, see `nn.encoder.Encoder`.
     """
@@ -54,6 +55,7 @@ class Model:
     attention: str = "auto"
     origin: dict[str, Any] = field(default_factory=dict, compare=False, repr=False)
     chunk_rows: int = 0
+    kept_rows: int = 0
     remat: str = "none"
     unrolled: bool = False
 
@@ -86,7 +88,8 @@ class Model:
         """`apply`, for an objective: in chunks, if there is a number of rows for them."""
         if not self.chunk_rows:
             return self.apply(params, token_ids, side, rng)
-        return in_chunks(lambda params, ids: self.apply(params, ids, side, rng), params, token_ids, self.chunk_rows)
+        sizes = self.chunk_rows, self.kept_rows
+        return in_chunks(lambda params, ids: self.apply(params, ids, side, rng), params, token_ids, *sizes)
 
     def _unrolled(self, rng: jax.Array | None) -> bool:
         """Whether layers run one by one: on a single CPU, whose scans copy each layer's parameters and states.

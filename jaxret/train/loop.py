@@ -56,6 +56,7 @@ def train(
     precision: str = "auto",
     attention: str = "auto",
     chunk_rows: int = 0,
+    kept_rows: int = 0,
     remat: str = "none",
     unrolled: bool = False,
     save_interval_steps: int = 1000,
@@ -95,6 +96,7 @@ def train(
       attention: its implementation, see `runtime.attention`.
       chunk_rows: gradient caching: a device embeds so many rows at a time, and again in the backward pass, so that a
         large batch needs little memory; the same gradient. 0 embeds all at once.
+      kept_rows: of each text's rows on a device, so many are not embedded again, where there is memory for them.
       remat: what a layer keeps for the backward pass, which computes the rest again: "none" keeps all, "products" those
         of the parameters, "full" its input.
       unrolled: compile the layers one by one instead of one for all: minutes longer, and faster steps on TPUs.
@@ -117,7 +119,7 @@ def train(
     """
     mesh, folder, first_process = device_mesh(mesh_shape), Path(workdir), jax.process_index() == 0
     _check_sizes(steps, global_batch_size, mesh)
-    _check_memory(chunk_rows, remat)
+    _check_memory(chunk_rows, kept_rows, remat)
     pace = _pace(steps, save_interval_steps, log_period, evaluate_interval_steps, max_nonfinite)
     profile = Profile(folder / "profile", profile_steps)
     description = described(retriever, text, vocabulary, pretrained, precision, attention)
@@ -125,7 +127,7 @@ def train(
     check_same_model(folder, model)
     _check_evaluation(evaluate, best_metric, model)
     optimizer_, objective_ = optimizer(steps), objective_of(objective)
-    trained = dataclasses.replace(model, chunk_rows=chunk_rows, remat=remat, unrolled=unrolled)
+    trained = dataclasses.replace(model, chunk_rows=chunk_rows, kept_rows=kept_rows, remat=remat, unrolled=unrolled)
     step, abstract = step_program(trained, objective, optimizer_, seed, mesh)
     watch = Watch(max_nonfinite, diagnosis_program(trained.for_search(), objective_.loss, seed, mesh))
     open_batches = _of_this_process(batches, model, global_batch_size, seed, folder / "examples")
@@ -179,9 +181,13 @@ def _placed(
     return global_batch(rows, mesh), work
 
 
-def _check_memory(chunk_rows: int, remat: str) -> None:
-    if chunk_rows < 0:
-        raise InputError("train.chunk_rows", f"{chunk_rows} is not a number of rows", "Give 1 or more, or 0 for all.")
+def _check_memory(chunk_rows: int, kept_rows: int, remat: str) -> None:
+    for name, rows in (("chunk_rows", chunk_rows), ("kept_rows", kept_rows)):
+        if rows < 0:
+            raise InputError(f"train.{name}", f"{rows} is not a number of rows", "Give 1 or more, or 0.")
+    if kept_rows and not chunk_rows:
+        problem = f"{kept_rows} rows, but all are kept where there are no chunks"
+        raise InputError("train.kept_rows", problem, "Set train.chunk_rows too, or leave both.")
     if remat not in REMATS:
         raise InputError("train.remat", f"unknown {remat!r}", f"Choose one of {', '.join(REMATS)}.")
 

@@ -11,6 +11,7 @@ from typing import Any
 import jax
 
 from jaxret.runtime.checkpoints import Checkpoints
+from jaxret.runtime.heap import give_back
 from jaxret.runtime.network import Network
 from jaxret.train.interrupts import Interrupts, left
 from jaxret.train.nonfinite import LAG, Watch
@@ -94,6 +95,8 @@ class Run:
                 batch, work = next(batches)
                 self.done += work
                 state, metrics = self.program(state, batch)
+                if number == first + 1:
+                    give_back()  # what the compiler needed
                 self.profile.after(number, metrics)
                 self.watch.look(state, batch, metrics, LAG if number < self.pace.steps else 0)
                 if self.pace.due(number, self.pace.log):

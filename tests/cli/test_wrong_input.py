@@ -103,6 +103,8 @@ def test_mesh_that_does_not_fit(jaxret, trained, animals, tmp_path, shape):
         ("--gin.train.steps=3 +", ["gin"]),
         ("--gin.train.steps=0", ["steps", "1 or more"]),
         ("--gin.train.global_batch_size=12", ["global_batch_size", "multiple of 8"]),
+        ("--gin.train.chunk_rows=-1", ["train.chunk_rows", "-1"]),
+        ("--gin.train.kept_rows=8", ["train.kept_rows", "Set train.chunk_rows too"]),
         ("--gin.train.mesh_shape=(3, 1, 1)", ["mesh_shape", "8 devices"]),
         ('--gin.train.vocabulary="no.model"', ["no.model", "jaxret vocab"]),
         ('--gin.Source.folder="nowhere"', ["nowhere"]),

@@ -11,12 +11,15 @@ import pytest
 
 from jaxret.nn.encoder import REMATS
 from jaxret.runtime.chunks import in_chunks
+from jaxret.runtime.compiled.costs import costs
+from jaxret.runtime.compiled.hlo import Program
 from jaxret.runtime.mesh import device_mesh
 from jaxret.train.objectives.contrastive import contrastive
 from jaxret.train.program import global_batch, step_program
 from jaxret.train.step import fresh_state
 
 B, N, SEED = 16, 2, 3
+ROWS, LENGTH, WIDTH = 256, 32, 64
 KNOBS = dict.fromkeys(("dense", "lexical", "multi_vector"), 1.0)
 DESCENT = optax.sgd(1.0)  # the change of a parameter is its gradient
 
@@ -41,9 +44,9 @@ def stepped(dropping, batch, random_params):
     """Loss and gradient of a step with chunks of so many rows on a mesh."""
 
     @functools.cache
-    def found(rows, shape):
+    def found(rows, kept, shape):
         model, mesh = (
-            dataclasses.replace(dropping, chunk_rows=rows),
+            dataclasses.replace(dropping, chunk_rows=rows, kept_rows=kept),
             device_mesh(shape, jax.devices()[: np.prod(shape)]),
         )
         objective = functools.partial(contrastive, temperature=KNOBS, weight=KNOBS)
@@ -57,9 +60,12 @@ def stepped(dropping, batch, random_params):
     return found
 
 
-@pytest.mark.parametrize(("rows", "shape"), [(1, (1, 1, 1)), (3, (1, 1, 1)), (3, (2, 2, 2)), (1, (1, 4, 2))])
-def test_chunks_change_nothing(stepped, rows, shape):
-    expected, found = stepped(0, (1, 1, 1)), stepped(rows, shape)
+@pytest.mark.parametrize(
+    ("rows", "kept", "shape"),
+    [(1, 0, (1, 1, 1)), (3, 7, (1, 1, 1)), (3, 0, (2, 2, 2)), (1, 2, (2, 2, 2)), (1, 1, (1, 4, 2)), (1, 1, (8, 1, 1))],
+)
+def test_chunks_change_nothing(stepped, rows, kept, shape):
+    expected, found = stepped(0, 0, (1, 1, 1)), stepped(rows, kept, shape)
     for name, value in expected[0].items():
         np.testing.assert_allclose(found[0][name], value, rtol=1e-5, atol=1e-5, err_msg=name)
     largest = max(np.abs(x).max() for x in jax.tree.leaves(expected[1]))
@@ -77,28 +83,44 @@ def test_dropout_is_on(dropping, batch, random_params):
     assert len({row.tobytes() for row in rows}) == 4, "rows with the same text lose different elements"
 
 
-def test_memory_is_that_of_a_chunk():
-    width, rows, length = 64, 256, 32
+@pytest.fixture(scope="module")
+def compiled():
+    """The gradient of four layers of `WIDTH`, `ROWS` rows of `LENGTH`, in chunks of so many rows, so many kept."""
 
     def apply(params, x):
         for _ in range(4):
             x = jnp.tanh(x @ params)
         return x[:, 0]
 
-    def loss(chunk):
+    @functools.cache
+    def gradient(chunk, kept=0):
         def total(params, x):
-            found = in_chunks(apply, params, x, chunk) if chunk else apply(params, x)
-            return jnp.sum((found @ found.T) ** 2)
+            found = in_chunks(apply, params, x, chunk, kept) if chunk else apply(params, x)
+            return jnp.sum(found**2)
 
-        return total
+        params = jax.ShapeDtypeStruct((WIDTH, WIDTH), "float32")
+        x = jax.ShapeDtypeStruct((ROWS, LENGTH, WIDTH), "float32")
+        return jax.jit(jax.grad(total)).lower(params, x).compile()
 
-    params, x = jax.ShapeDtypeStruct((width, width), "float32"), jax.ShapeDtypeStruct((rows, length, width), "float32")
-    held = {
-        chunk: jax.jit(jax.grad(loss(chunk))).lower(params, x).compile().memory_analysis().temp_size_in_bytes
-        for chunk in (0, 8, 64)
-    }
-    whole = rows * length * width * 4
-    assert held[0] > 4 * whole and held[8] < 2 * whole < held[64] + whole, held
+    return gradient
+
+
+def test_memory_is_that_of_a_chunk(compiled):
+    sizes = [(0, 0), (8, 0), (64, 0), (8, 64), (8, 128)]
+    held = {each: compiled(*each).memory_analysis().temp_size_in_bytes for each in sizes}
+    whole = ROWS * LENGTH * WIDTH * 4
+    assert held[0, 0] > 4 * whole and held[8, 0] < 2 * whole < held[64, 0] + whole, held
+    assert held[8, 0] + whole / 2 < held[8, 64] < held[8, 128] - whole / 2 < held[0, 0] - whole, held
+
+
+@pytest.mark.parametrize(
+    ("chunk", "kept", "again", "filled"),
+    [(8, 0, 256, 0), (100, 0, 256, 2), (8, 56, 200, 0), (128, 128, 128, 0), (9, 256, 0, 0), (256, 0, 0, 0)],
+)
+def test_kept_rows_are_not_computed_again(compiled, chunk, kept, again, filled):
+    """A row costs four products forwards and seven backwards; chunks are even, 86 rows each where 100 may be."""
+    flops = [costs(Program(compiled(*sizes).as_text())).flops for sizes in ((0, 0), (chunk, kept))]
+    assert flops[1] - flops[0] == 2 * LENGTH * WIDTH**2 * (4 * again + (4 + 4 + 7) * filled)
 
 
 def test_remat_changes_the_memory_alone(dropping, random_params):

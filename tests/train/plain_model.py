@@ -25,6 +25,7 @@ class Plain:
     """`x @ kernel + bias`."""
 
     chunk_rows: int = 0
+    kept_rows: int = 0
     remat: str = "none"
     unrolled: bool = False
     config: Any = None
