@@ -3,7 +3,8 @@
     PYTHONPATH=.venv/libtpu python -m benchmarks.tpu.kernels 64 128 768 64
 
 prints {signature: cycles} of the kernels for 64 texts of 128 tokens, 768 wide, in heads of 64. A kernel's body is
-straight code, so its cycles are its bundles of instructions times the steps of its grid.
+straight code, so its cycles are those of its bundles of instructions, with their waits for a busy unit of products,
+times the steps of its grid.
 """
 
 from __future__ import annotations
@@ -72,12 +73,17 @@ def scheduled(function: Callable, shapes: tuple, dump: Path) -> tuple[str, int]:
     placed = [jax.ShapeDtypeStruct(shape.shape, shape.dtype, sharding=whole) for shape in shapes]
     program = Program(jax.jit(everywhere).lower(*placed).compile().as_text())
     ((computation, kernel),) = [(c, i) for c, i, _ in program.run() if KERNEL in i.rest]
-    (schedule,) = dump.glob(f"*-{kernel.name}-*schedule-analysis_final_bundles.txt")
-    bundles = re.search(r"total scheduled bundles:\s+(\d+)", schedule.read_text())
-    if not bundles:
-        raise ValueError(f"{schedule} tells no bundles")
-    schedule.unlink()
-    return signature(computation, kernel), int(bundles[1]) * math.prod(grid(jax.make_jaxpr(function)(*shapes).jaxpr))
+    steps = math.prod(grid(jax.make_jaxpr(function)(*shapes).jaxpr))
+    return signature(computation, kernel), steps * walked(schedule(dump, kernel.name))
+
+
+def schedule(dump: Path, kernel: str) -> str:
+    """The bundles of a kernel of the program that was compiled last; what the compiler has written is deleted."""
+    (found,) = (path for path in dump.glob(f"*-{kernel}-*-final_bundles.txt") if path.name.split("-")[-2].isdigit())
+    text = found.read_text()
+    for path in dump.iterdir():
+        path.unlink()
+    return text
 
 
 def walked(bundles: str) -> int:

@@ -3,8 +3,8 @@
     PYTHONPATH=.venv/libtpu TPU_SKIP_MDS_QUERY=1 JAX_PLATFORMS=cpu python -m benchmarks.tpu.search
 
 Late interaction: passages of 128 tokens x 128, int8 with scales, or of 768 dense bfloat16 numbers; 64 queries of 32
-tokens. The program of a block for each chip is compiled, and takes as many turns as the passages need. The cycles of
-the kernel of MaxSim come from its schedule.
+tokens, bfloat16 if not named. The program of a block for each chip is compiled, and takes as many turns as the passages
+need. The cycles of the kernel of MaxSim come from its schedule.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ import jax.numpy as jnp
 from jax.experimental import topologies
 from jax.sharding import NamedSharding, PartitionSpec
 
-from benchmarks.tpu.kernels import DUMPED, grid, walked
+from benchmarks.tpu.kernels import DUMPED, grid, schedule, walked
 from benchmarks.tpu.table import CLOCK, DEVICE, GIB, HBM_RATE
 from jaxret.files import atomic
 from jaxret.ops.block_scores import QueryTokens, Rows, Tiles, multi_vector_scores
@@ -36,25 +36,27 @@ from jaxret.train.throughput import peak_flops
 PASSAGES, QUERIES, QUERY_TOKENS, TOKENS, WIDTH, DENSE, K = 10**8, 64, 32, 128, 128, 768, 100
 TOPOLOGIES = ("v5e:16x16", "v5p:4x4x4")
 CORES = {"v5e": 1, "v5p": 2}  # that share the steps of a kernel
+WIDE = "float32 queries"
 SEARCHES = {
     "multi_vector, plain": ("multi_vector", multi_vector_scores, ("int8", "bfloat16")),
     "multi_vector": ("multi_vector", MODES["multi_vector"].score, ("int8", "bfloat16")),
+    f"multi_vector, {WIDE}": ("multi_vector", MODES["multi_vector"].score, ("int8", "bfloat16")),
     "dense": ("dense", MODES["dense"].score, ("bfloat16",)),
 }
 MARK = "<!-- benchmarks/tpu/search.py -->"
 
 
-def inputs(mode: str, dtype: str, mesh) -> tuple:
-    """Shapes of the best so far, the queries, a block for each chip and its positions."""
+def inputs(mode: str, dtype: str, asked: str, mesh) -> tuple:
+    """Shapes of the best so far, the queries of dtype `asked`, a block for each chip and its positions."""
     whole, spread = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(AXES))
     array = lambda shape, kind, sharding=spread: jax.ShapeDtypeStruct(shape, kind, sharding=sharding)  # noqa: E731
     n, sizes = mesh.devices.size, SIZES["tpu"]
     best = TopK(array((n, QUERIES, K), jnp.float32), array((n, QUERIES, K), jnp.int32))
     if mode == "dense":
-        queries, count = array((QUERIES, DENSE), jnp.bfloat16, whole), sizes.documents
+        queries, count = array((QUERIES, DENSE), jnp.dtype(asked), whole), sizes.documents
         return best, queries, Rows(array((n, count, DENSE), jnp.dtype(dtype))), array((n, count), jnp.int32)
     tile = (n, sizes.tiles, tile_documents(TOKENS, sizes.tile_tokens), TOKENS)
-    vectors = array((QUERIES, QUERY_TOKENS, WIDTH), jnp.bfloat16, whole)
+    vectors = array((QUERIES, QUERY_TOKENS, WIDTH), jnp.dtype(asked), whole)
     queries = QueryTokens(vectors, array((QUERIES, QUERY_TOKENS), jnp.bool_, whole))
     scales = array(tile, jnp.float32) if dtype == "int8" else None
     block = Tiles(array((*tile, WIDTH), jnp.dtype(dtype)), array((n, sizes.tiles), jnp.bool_), scales)
@@ -67,16 +69,15 @@ def kernel_cycles(program: Program, chip: str, queries: QueryTokens, block: Tile
     if not names:
         return 0.0
     ((name,), local) = names, jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), block)
-    (schedule,) = (p for p in dump.glob(f"*-{name}-*-final_bundles.txt") if p.name.split("-")[-2].isdigit())
     steps = math.prod(grid(jax.make_jaxpr(kernel_scores)(queries, local).jaxpr))
-    return steps * walked(schedule.read_text()) / CORES[chip]
+    return steps * walked(schedule(dump, name)) / CORES[chip]
 
 
 def row(topology: str, name: str, dtype: str, dump: Path) -> str:
     """One line of the table."""
     chip, (mode, score, _) = topology[:3], SEARCHES[name]
     mesh = device_mesh(devices=topologies.get_topology_desc(platform="tpu", topology_name=topology).devices)
-    shapes = inputs(mode, dtype, mesh)
+    shapes = inputs(mode, dtype, "float32" if WIDE in name else "bfloat16", mesh)
     for old in dump.iterdir():
         old.unlink()
     compiled = programs(score, K, mesh).step.lower(*shapes).compile()

@@ -2,6 +2,9 @@
 
 Products stay in registers. The documents' tokens lie along sublanes, so that a maximum is one instruction for 1024
 products, and the queries along lanes, token after token, so that a query's sum is one of registers too.
+
+A float32 product is six of bfloat16. Where the documents are bfloat16 or int8 it is three: a query's number is the sum
+of three of bfloat16, and the documents' are of bfloat16 as they are; scales are multiplied to the products.
 """
 
 from __future__ import annotations
@@ -64,13 +67,16 @@ def kernel_scores(queries: QueryTokens, documents: Tiles, interpret: bool = Fals
     counted = jnp.where(queries.mask[:, :, None], queries.vectors, 0)  # a token of zeros adds 0
     columns = jnp.transpose(counted, (2, 1, 0)).reshape(k, s * b)
     columns = jnp.pad(columns, ((0, 0), (0, -s * b % LANES)))
-    step = _step(m * n, t, (k, columns.shape[1]), b, queries.vectors.dtype)
+    passes = _passes(queries, documents)
+    if passes == 3:
+        columns = jnp.concatenate(_thirds(columns))
+    step = _step(m * n, t, (k, columns.shape[1]), b, passes)
     rows, blocks = step.documents * t, m * n // step.documents
     used = jnp.any(jnp.repeat(documents.used, n).reshape(blocks, step.documents), axis=1)
     fetched = lax.cummax(jnp.where(used, jnp.arange(blocks, dtype=jnp.int32), 0))  # nothing new for one without use
     arrays = [columns, documents.vectors.reshape(m * n * t, k)]
     specs = [
-        pl.BlockSpec((k, step.columns), lambda i, j, used, fetched: (0, j)),
+        pl.BlockSpec((len(columns), step.columns), lambda i, j, used, fetched: (0, j)),
         pl.BlockSpec((rows, k), lambda i, j, used, fetched: (fetched[i], 0)),
     ]
     if documents.scales is not None:
@@ -102,7 +108,10 @@ def _kernel(used: Any, _: Any, queries: Any, tokens: Any, *rest: Any, b: int, t:
 
     @pl.when(used[pl.program_id(0)] != 0)
     def _add() -> None:
-        decoded = _decoded(tokens[...], scales[0][0] if scales else None, queries.dtype)
+        apart = queries.shape[0] // tokens.shape[1]
+        wide = _wide(scales[0][0]) if scales else None
+        decoded = _decoded(tokens[...], wide if apart == 1 else None, queries.dtype)
+        decoded = jnp.concatenate([decoded] * apart, axis=1)
         best: list[Array] = []
         for first in range(0, queries.shape[1], AT_ONCE):
             products = lax.dot_general(
@@ -112,19 +121,37 @@ def _kernel(used: Any, _: Any, queries: Any, tokens: Any, *rest: Any, b: int, t:
                 precision=block_scores.precision(queries.dtype),
                 preferred_element_type=jnp.float32,
             )
+            if apart > 1 and wide is not None:
+                products *= _beside(wide, products.shape[1])
             most = jnp.max(products.reshape(-1, t, products.shape[1]), axis=1)
             best += jnp.split(most, most.shape[1] // LANES, axis=1)
         scores[...] = _summed(best, b, scores[...])
 
 
-def _decoded(tokens: Array, scales: Array | None, dtype: jnp.dtype) -> Array:
-    """As the plain version has it: a row times its scale, which stands in lanes and is turned into sublanes."""
-    if scales is None:
+def _thirds(x: Array) -> list[Array]:
+    """The three numbers of bfloat16 whose sum a float32 is, the largest first."""
+    parts = []
+    for _ in range(3):
+        parts.append(lax.reduce_precision(x, exponent_bits=8, mantissa_bits=7))
+        x = x - parts[-1]
+    return [part.astype(jnp.bfloat16) for part in parts]
+
+
+def _wide(scales: Array) -> Array:
+    """Scales that stand in lanes `[groups 128]`, each over all lanes of its row `[(groups 128) 128]`."""
+    groups = range(scales.shape[0])
+    return jnp.concatenate([jnp.broadcast_to(scales[group : group + 1], (LANES, LANES)).T for group in groups])
+
+
+def _beside(wide: Array, columns: int) -> Array:
+    return jnp.concatenate([wide] * (columns // LANES), axis=1)
+
+
+def _decoded(tokens: Array, wide: Array | None, dtype: jnp.dtype) -> Array:
+    """As the plain version has it: a row times its scale."""
+    if wide is None:
         return tokens if tokens.dtype == dtype else tokens.astype(jnp.float32).astype(dtype)
-    k, groups = tokens.shape[1], scales.shape[0]
-    turned = (jnp.broadcast_to(scales[group : group + 1], (LANES, LANES)).T for group in range(groups))
-    wide = jnp.concatenate([jnp.concatenate([each] * (k // LANES), axis=1) for each in turned])
-    return (tokens.astype(jnp.float32) * wide).astype(dtype)
+    return (tokens.astype(jnp.float32) * _beside(wide, tokens.shape[1])).astype(dtype)
 
 
 def _summed(best: list[Array], b: int, scores: Array) -> Array:
@@ -154,10 +181,17 @@ def _fewest(t: int) -> int:
     return math.lcm(EIGHT, LANES // math.gcd(t, LANES))
 
 
-def _step(documents: int, t: int, columns: tuple[int, int], b: int, dtype: jnp.dtype) -> Step:
+def _passes(queries: QueryTokens, documents: Tiles) -> int:
+    """How many products of bfloat16 one is."""
+    if queries.vectors.dtype == jnp.bfloat16:
+        return 1
+    return 6 if documents.vectors.dtype == jnp.float32 else 3
+
+
+def _step(documents: int, t: int, columns: tuple[int, int], b: int, passes: int) -> Step:
     """Sizes that divide the whole."""
     (k, width), fewest, unit = columns, _fewest(t), max(LANES, EIGHT * b)
-    passes = k // LANES * (6 if dtype == jnp.float32 else 1)  # float32 is three bfloat16, of whose products six count
+    passes *= k // LANES
     fits = lambda n: n * t * k <= BLOCK and n * t * width * passes <= ENOUGH  # noqa: E731
     taken = max(n for n in _divisors(documents // fewest) if n == 1 or fits(n * fewest)) * fewest
     most = min(BLOCK // k, MOST // (taken * t * passes))

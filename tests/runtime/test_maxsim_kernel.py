@@ -75,7 +75,7 @@ def test_steps_change_no_bit(monkeypatch):
     for size in 2**10, 2**17, 2**24:
         monkeypatch.setattr(maxsim_kernel, "ENOUGH", size)
         monkeypatch.setattr(maxsim_kernel, "MOST", size)
-        steps.add(maxsim_kernel._step(64, 16, (128, 48 * 64), 64, jnp.dtype("bfloat16")))
+        steps.add(maxsim_kernel._step(64, 16, (128, 48 * 64), 64, 1))
         found = kernel_scores(queries._replace(vectors=queries.vectors.astype(jnp.bfloat16)), documents, interpret=True)
         assert np.asarray(found).tobytes() == wanted.tobytes()
     assert steps == {(8, 512), (8, 1024), (64, 3072)}

@@ -63,14 +63,14 @@ def test_train_step(tpu_mesh, topology: str, shape: tuple[int, int, int]):
     assert "all-gather" in kinds, "every device scores against the documents of all"
 
 
-def search_inputs(mode: str, mesh, stored: str = "bfloat16") -> tuple:
+def search_inputs(mode: str, mesh, stored: str = "bfloat16", asked: str = "bfloat16") -> tuple:
     """A batch of 64 queries, and a block for each chip."""
     whole, spread = NamedSharding(mesh, PartitionSpec()), NamedSharding(mesh, PartitionSpec(AXES))
     array = lambda shape, dtype, sharding: jax.ShapeDtypeStruct(shape, dtype, sharding=sharding)  # noqa: E731
     n, sizes = mesh.devices.size, SIZES["tpu"]
     best = TopK(array((n, 64, 100), jnp.float32, spread), array((n, 64, 100), jnp.int32, spread))
     if mode == "multi_vector":
-        queries = QueryTokens(array((64, 32, 128), jnp.bfloat16, whole), array((64, 32), jnp.bool_, whole))
+        queries = QueryTokens(array((64, 32, 128), jnp.dtype(asked), whole), array((64, 32), jnp.bool_, whole))
         documents = tile_documents(128, sizes.tile_tokens)
         shape, count = (n, sizes.tiles, documents, 128), sizes.tiles * documents
         scales = array(shape, jnp.float32, spread) if stored == "int8" else None
@@ -103,10 +103,18 @@ def test_search(tpu_mesh, topology: str, mode: str):
     assert travelled == [mesh.devices.size * 64 * 100] * 2
 
 
-@pytest.mark.parametrize(("topology", "stored"), [("v5e:16x16", "int8"), ("v5p:4x4x4", "bfloat16")])
-def test_maxsim_is_a_kernel_that_moves_fewer_bytes(tpu_mesh, topology: str, stored: str):
+@pytest.mark.parametrize(
+    ("topology", "stored", "asked"),
+    [
+        ("v5e:16x16", "int8", "bfloat16"),
+        ("v5e:16x16", "int8", "float32"),
+        ("v5p:4x4x4", "bfloat16", "bfloat16"),
+        ("v5p:4x4x4", "float32", "float32"),
+    ],
+)
+def test_maxsim_is_a_kernel_that_moves_fewer_bytes(tpu_mesh, topology: str, stored: str, asked: str):
     mesh = tpu_mesh(topology)
-    inputs = search_inputs("multi_vector", mesh, stored)
+    inputs = search_inputs("multi_vector", mesh, stored, asked)
     steps = [programs(score, 100, mesh).step for score in (MODES["multi_vector"].score, multi_vector_scores)]
     kernel, plain = (step.lower(*inputs).compile() for step in steps)
     ours, theirs = (costs(Program(compiled.as_text())) for compiled in (kernel, plain))
