@@ -10,11 +10,8 @@ import os
 import time
 from statistics import median
 
-from token_vectors import options, token_encoder
+from token_vectors import first_vectors, options
 
-from jaxret.data.beir import BeirFolder
-from jaxret.eval.systems import judged
-from jaxret.search.corpus import passage_texts
 from jaxret.search.exact import ExactSearch
 from jaxret.search.reduced_maxsim import ReducedMaxSim
 
@@ -24,10 +21,7 @@ def main() -> None:
     parser.add_argument("--documents", type=int, default=3000, help="so many passages, the first ones")
     parser.add_argument("--rounds", type=int, default=5)
     args = parser.parse_args()
-    data, encoder = BeirFolder(args.data), token_encoder(args.model)
-    passages = passage_texts(data.corpus, encoder.model.text.title_separator)
-    corpus = encoder.passages([passages[row] for row in range(min(args.documents, len(passages)))])
-    queries = encoder.queries(judged(data, args.split)[1][: args.queries])
+    encoder, corpus, queries = first_vectors(args, args.documents)
     tokens = corpus.needed("tokens").values
     print(f"{len(queries)} queries, {len(corpus)} passages, {len(tokens)} tokens x {tokens.shape[1]}", flush=True)
     for k in (10, 100):

@@ -23,6 +23,18 @@ def token_encoder(model: Path | None = None) -> Any:
     return TextEncoder(replace(loaded, config=replace(loaded.config, heads=("multi_vector",))), params, mesh)
 
 
+def first_vectors(args: argparse.Namespace, documents: int) -> tuple[Any, Any, Any]:
+    """The encoder, the token vectors of the first so many passages of `args.data`, and of its first queries."""
+    from jaxret.data.beir import BeirFolder
+    from jaxret.eval.systems import judged
+    from jaxret.search.corpus import passage_texts
+
+    data, encoder = BeirFolder(args.data), token_encoder(args.model)
+    passages = passage_texts(data.corpus, encoder.model.text.title_separator)
+    corpus = encoder.passages([passages[row] for row in range(min(documents, len(passages)))])
+    return encoder, corpus, encoder.queries(judged(data, args.split)[1][: args.queries])
+
+
 def options(description: str, queries: int) -> argparse.ArgumentParser:
     """What the benchmarks of one folder are told: its queries, the first so many, and the model."""
     parser = argparse.ArgumentParser(description=description, formatter_class=argparse.RawDescriptionHelpFormatter)
