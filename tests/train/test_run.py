@@ -9,6 +9,7 @@ import pytest
 from jaxret.errors import InputError
 from jaxret.runtime.checkpoints import Checkpoints
 from jaxret.runtime.mesh import device_mesh
+from jaxret.train import run
 from jaxret.train.program import step_program
 from jaxret.train.progress import HISTORY, history
 from jaxret.train.saving import starting_state
@@ -33,6 +34,13 @@ def assert_same(found, expected):
 def whole(tmp_path_factory):
     """A run that nothing disturbed."""
     return plain.run(tmp_path_factory.mktemp("whole") / "run")
+
+
+def test_what_the_compiler_needed_is_given_back_once(tmp_path, monkeypatch):
+    given = []
+    monkeypatch.setattr(run, "give_back", lambda: given.append(True))
+    plain.run(tmp_path / "run")
+    assert len(given) == 1
 
 
 def test_the_average_is_saved_as_the_model_and_the_trained_parameters_beside_it(whole):
