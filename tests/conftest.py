@@ -14,9 +14,12 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 # Eight devices on a busy machine may wait for each other for longer than XLA allows, which then ends the process.
 FLAGS = (
     "--xla_force_host_platform_device_count=8 --xla_backend_optimization_level=0 --xla_cpu_use_fusion_emitters=false"
+    " --xla_llvm_disable_expensive_passes=true --xla_cpu_parallel_codegen_split_count=1"
     " --xla_cpu_collective_call_terminate_timeout_seconds=600 --xla_cpu_collective_timeout_seconds=600"
 )
 os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} {FLAGS}"
+# Where each operation was written, ten calls deep, is a quarter of that; one call is what `runtime.compiled` reads.
+os.environ["JAX_TRACEBACK_IN_LOCATIONS_LIMIT"] = "1"
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
 os.environ["JAXRET_CACHE"] = ""  # what an earlier run compiled must not help a test
 # What one test or process has compiled, another need not: a cache for this run, its workers and their children.

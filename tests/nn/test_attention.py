@@ -58,7 +58,7 @@ GROUPINGS = [(name, groups) for name in IMPLEMENTATIONS for groups in ((G,) if n
 def test_equals_a_loop(name, groups, causal, window):
     q, k, v, mask = inputs(13, groups)
     wanted = loop(*(np.asarray(x, np.float64) for x in (q, k, v)), np.asarray(mask), causal, window)
-    found = IMPLEMENTATIONS[name](q, k, v, mask, causal=causal, window=window)
+    found = jax.jit(partial(IMPLEMENTATIONS[name], causal=causal, window=window))(q, k, v, mask)
     kept = np.asarray(mask)
     np.testing.assert_allclose(np.moveaxis(found, 1, 2)[kept], np.moveaxis(wanted, 1, 2)[kept], atol=2e-6)
     assert np.isfinite(found).all()
@@ -71,7 +71,7 @@ def test_blocks_at_every_edge(causal, length, window):
     q, k, v, _ = inputs(length)
     mask = jnp.asarray(np.random.default_rng(length).random((B, length)) > 0.2)
     wanted = loop(*(np.asarray(x, np.float64) for x in (q, k, v)), np.asarray(mask), causal, window)
-    found = local_attention(q, k, v, mask, causal=causal, window=window)
+    found = jax.jit(partial(local_attention, causal=causal, window=window))(q, k, v, mask)
     kept = np.asarray(mask)
     np.testing.assert_allclose(np.moveaxis(found, 1, 2)[kept], np.moveaxis(wanted, 1, 2)[kept], atol=2e-6)
 
@@ -91,8 +91,8 @@ def test_equal_gradients(name, groups, causal, window):
 
     chosen = local_attention if name == "local" else IMPLEMENTATIONS[name]
     banded = partial(_banded, causal=causal, window=window)
-    wanted = jax.grad(lambda *arrays: jnp.sum(factor * banded(*arrays, mask)), argnums=(0, 1, 2))(q, k, v)
-    found = jax.grad(partial(loss, chosen), argnums=(0, 1, 2))(q, k, v)
+    wanted = jax.jit(jax.grad(lambda *arrays: jnp.sum(factor * banded(*arrays, mask)), argnums=(0, 1, 2)))(q, k, v)
+    found = jax.jit(jax.grad(partial(loss, chosen), argnums=(0, 1, 2)))(q, k, v)
     for ours, theirs in zip(found, wanted, strict=True):
         np.testing.assert_allclose(ours, theirs, atol=1e-5)
 

@@ -187,7 +187,7 @@ def stepped(model, random_params):
     return found
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 2, 2), (8, 1, 1)])
+@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 2, 2)])
 def test_every_mesh_and_chunk_gives_the_same_step(stepped, shape):
     expected, found = stepped(False, (1, 1, 1), 0), stepped(True, shape, 3)
     assert found[0].keys() == expected[0].keys()
