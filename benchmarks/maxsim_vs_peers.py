@@ -6,9 +6,9 @@
     .venv/bin/python benchmarks/maxsim_vs_peers.py --data FOLDER --split test --documents 3000
 
 Synthetic unit vectors: 64 queries x 32 tokens against 5,000 ragged documents, top 100. With --data token vectors of a
-BEIR folder's first passages and first judged queries, from all-MiniLM-L6-v2 or --model; queries shorter than the
-longest get zeros, which add nothing to a score, for all systems alike. Each peer is tuned over its batch sizes first
-and runs in the dtype that the row names; ours is ExactSearch at its defaults.
+BEIR folder's first passages and first judged queries, from all-MiniLM-L6-v2 or --model; peers, which take queries of
+one length, get zeros after the shorter ones, which add nothing to a score. Each peer is tuned over its batch sizes
+first and runs in the dtype that the row names; ours is ExactSearch at its defaults.
 """
 
 import argparse
@@ -32,6 +32,7 @@ def synthetic(documents: int, width: int, queries: int) -> dict[str, np.ndarray]
     unit = lambda x: (x / np.linalg.norm(x, axis=-1, keepdims=True)).astype(np.float32)  # noqa: E731
     return {
         "queries": unit(rng.normal(size=(queries, 32, width))),
+        "query_lengths": np.full(queries, 32),
         "tokens": unit(rng.normal(size=(int(lengths.sum()), width))),
         "offsets": np.concatenate([[0], np.cumsum(lengths)]),
     }
@@ -43,7 +44,7 @@ def encoded(args: argparse.Namespace) -> dict[str, np.ndarray]:
     padded = np.zeros((len(queries), rows.lengths.max(), rows.values.shape[1]), np.float32)
     for number, length in enumerate(rows.lengths):
         padded[number, :length] = rows.row(number)
-    return {"queries": padded, "tokens": tokens.values, "offsets": tokens.offsets}
+    return {"queries": padded, "query_lengths": rows.lengths, "tokens": tokens.values, "offsets": tokens.offsets}
 
 
 class Peer(Process):
@@ -65,7 +66,8 @@ class Ours:
         from jaxret.search.vectors import Ragged, Vectors
 
         corpus = Vectors(tokens=Ragged(data["tokens"], data["offsets"]))
-        self._queries = Vectors(tokens=Ragged.from_rows(list(data["queries"])))
+        rows = [row[:length] for row, length in zip(data["queries"], data["query_lengths"], strict=True)]
+        self._queries = Vectors(tokens=Ragged.from_rows(rows))
         self._search = ExactSearch("multi_vector", corpus, device_mesh(), int(data["k"]), dtype=dtype)
         self()
 
@@ -95,7 +97,7 @@ def main() -> None:
         data = encoded(args) if args.data else synthetic(args.documents, args.width, args.queries)
         data["k"] = np.array(args.k)
         np.savez(path, **data)
-        flop = 2 * data["queries"].size * len(data["tokens"])
+        flop = 2 * data["query_lengths"].sum() * data["tokens"].size
         for dtype in ("float32", "bfloat16"):
             systems = {"jaxret": Ours(data, dtype)}
             systems |= {
