@@ -1,4 +1,4 @@
-"""Memory that a process on a CPU has freed: training keeps it for the next step, a search gives it back."""
+"""Memory that a CPU's process has freed: training keeps it for the next step, searching and compiling give it back."""
 
 from __future__ import annotations
 
