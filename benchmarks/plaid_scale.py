@@ -1,6 +1,6 @@
 """Compressed search of 8,192 to a million passages within a memory budget: seconds to build, open and search, memory.
 
-    .venv/bin/python benchmarks/plaid_scale.py
+    .venv/bin/python benchmarks/plaid_scale.py --plot docs/plaid-scale.png
 
 The passages and queries of benchmarks/search_scale.py, made shard by shard as the build asks for them, compressed to 2
 bits; a million take 4 GB in --folder. Building and searching are processes of their own, and their memory is the most
@@ -20,6 +20,7 @@ from pathlib import Path
 import numpy as np
 from peers.peak import peak_mib
 from processes import HERE
+from scale_plot import plot
 from search_scale import SHARD, Passages
 
 K = 10
@@ -77,6 +78,7 @@ def main() -> None:
     parser.add_argument("--centroids", type=int, default=32768, help="at most")
     parser.add_argument("--points", type=int, default=64, help="vectors that k-means learns a centroid from")
     parser.add_argument("--budget", type=float, default=6.0, help="GB, of the search")
+    parser.add_argument("--plot", type=Path, help="an image of time and memory over the passages")
     parser.add_argument("--alone", choices=("build", "search"), help=argparse.SUPPRESS)
     args = parser.parse_args()
     if args.alone:
@@ -91,6 +93,7 @@ def main() -> None:
         return
     print(f"a budget of {args.budget} GB for the search\n{'passages':>9} {'on disk':>8} {'build':>8} {'GB':>5}", end="")
     print(f" {'open':>6} {'GB':>5} {'ms/query':>9} {'right':>6} {'wider, ms':>9} {'right':>6}", flush=True)
+    rows = []
     for shards in args.shards:
         found = {}
         for step in ("build", "search"):
@@ -101,6 +104,18 @@ def main() -> None:
         print(f" {search['open']:4.1f} s {search['GB']:5.2f}", end="")
         print(
             "".join(f" {search[f'{name}ms']:9.1f} {search[f'{name}right']:6.2f}" for name in ("", "wide ")), flush=True
+        )
+        rows.append((search["ms"], search["wide ms"], search["GB"], search["disk"]))
+    if args.plot:
+        ms, wide, memory, disk = zip(*rows, strict=True)
+        plot(
+            args.plot,
+            [shards * SHARD for shards in args.shards],
+            {"as published": ms, f"{WIDER} x the documents after the first cut": wide},
+            {"most that the search held": memory, "on disk": disk},
+            unit="ms a query",
+            budget=args.budget,
+            of="100 tokens x 128, 2 bits",
         )
 
 

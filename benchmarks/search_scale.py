@@ -21,6 +21,7 @@ from typing import Any
 import numpy as np
 from peers.peak import peak_mib
 from processes import HERE
+from scale_plot import plot
 from token_vectors import token_encoder
 
 TOKENS, WIDTH, QUERY_TOKENS, SHARD = 100, 128, 32, 8192
@@ -150,26 +151,16 @@ def main() -> None:
         assert found["right"] == 1.0, f"the passage that a query was made of came first for {found['right']:.0%} only"
         rows.append((passages, found["seconds"], found["GB"]))
     if args.plot:
-        plot(rows, args.queries, args.budget, args.plot)
-
-
-def plot(rows: list[tuple[int, float, float]], queries: int, budget: float, path: Path) -> None:
-    from matplotlib.figure import Figure
-
-    passages, seconds, memory = zip(*rows, strict=True)
-    figure = Figure(figsize=(8, 3.6), layout="constrained")
-    time_axes, memory_axes = figure.subplots(1, 2)
-    time_axes.loglog(passages, seconds, marker="o")
-    time_axes.set_ylabel(f"seconds for {queries} queries")
-    memory_axes.semilogx(passages, memory, marker="o", label="most that the process held")
-    memory_axes.axhline(budget, linestyle="--", color="gray", label="memory_budget_gb")
-    memory_axes.set_ylim(0, 1.2 * budget)
-    memory_axes.set_ylabel("GB")
-    memory_axes.legend()
-    for axes in (time_axes, memory_axes):
-        axes.set_xlabel("passages of 100 tokens x 128, int8")
-        axes.grid(alpha=0.3)
-    figure.savefig(path, dpi=150)
+        passages, seconds, memory = zip(*rows, strict=True)
+        plot(
+            args.plot,
+            passages,
+            {"search": seconds},
+            {"most that the process held": memory},
+            unit=f"seconds for {args.queries} queries",
+            budget=args.budget,
+            of="100 tokens x 128, int8",
+        )
 
 
 if __name__ == "__main__":
