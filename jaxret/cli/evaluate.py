@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,6 +21,7 @@ from jaxret.cli.options import (
     parsed_weights,
 )
 from jaxret.errors import InputError
+from jaxret.files import sha256
 
 if TYPE_CHECKING:
     from jaxret.search.hybrid import HybridSettings
@@ -48,6 +50,9 @@ def evaluate(
     model: Annotated[Path | None, typer.Option("--model", help="The workdir of a training run.")] = None,
     step: Step = None,
     vectors: Annotated[str | None, typer.Option("--vectors", help="What jaxret encode made; else encoded now.")] = None,
+    run: Annotated[
+        list[Path] | None, typer.Option("--run", help="A run file, of a system called as the file is; may be repeated.")
+    ] = None,
     language: Language = "en",
     analyzer: AnalyzerName = None,
     prefix: Annotated[str, typer.Option("--prefix", help="Goes before the systems' names, e.g. untrained_.")] = "",
@@ -67,7 +72,7 @@ def evaluate(
     distributed: Distributed = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Searches all judged queries of a split; writes runs, metrics and a manifest.
+    """Searches all judged queries of a split, or reads runs of them; writes runs, metrics and a manifest.
 
     Of several processes (--distributed) each searches its share of the shards of --vectors; the first writes.
     """
@@ -77,25 +82,24 @@ def evaluate(
     from jaxret.runtime.processes import one_job
 
     heads = _heads(model)
-    names = checked_systems(systems.split(",") if systems else [mode for mode in MODES if mode in heads] or ["bm25"])
+    given = _given(run or [])
+    searched = systems.split(",") if systems else [mode for mode in MODES if mode in heads] or ["bm25"]
+    names = checked_systems(searched) if systems or model or not given else []
     wanted = [parse_measure(name) for name in measures.split(",")]
     folder = BeirFolder(data).validated(split)
-    if not 1 <= k <= len(folder.corpus):
+    if names and not 1 <= k <= len(folder.corpus):
         raise InputError("--k", f"{k} results of {len(folder.corpus)} documents", f"Give 1 to {len(folder.corpus)}.")
     modes = [mode for mode in MODES if mode in names or (mode == "multi_vector" and "fusion" in names)]
     hybrid = _hybrid(names, hybrid_weights, hybrid_depth)
-    for mode in MODES if hybrid else modes:
-        if model is None:
-            raise InputError("--model", f"{mode} needs a model", "Give the workdir of a training run.")
-        if mode not in heads:
-            raise InputError("--systems", f"{model} has no {mode}", f"Choose from {', '.join(heads)}.")
+    _check_heads(model, heads, MODES if hybrid else modes)
     if distributed and (vectors is None or not (modes or hybrid)):
         fix = "Encode the corpus with jaxret encode --distributed, or leave the option out."
         raise InputError("--distributed", "shares the search in encoded --vectors, and there is none", fix)
     weight = _weight(fusion_weight) if "fusion" in names else None
     asked = judged(folder, split)
     if dry_run:
-        print(f"would evaluate {', '.join(names)} on {len(asked[0])} queries of {data} ({split}) into {output}")
+        every = ", ".join([*names, *given])
+        print(f"would evaluate {every} on {len(asked[0])} queries of {data} ({split}) into {output}")
         return
     runs: dict[str, Run] = {}
     facts: dict[str, Any] = {}
@@ -108,7 +112,28 @@ def evaluate(
                 runs["bm25"], facts["bm25"] = _bm25(folder.corpus, language, asked, k, analyzer)
             if "fusion" in names:
                 runs["fusion"], facts["fusion"] = _fused(runs, weight, folder.qrels(split), output)
-            _write(output, {prefix + name: runs[name] for name in names}, folder, split, wanted, facts)
+            if given:
+                facts["runs"] = {name: {"file": str(path), "sha256": sha256(path)} for name, (path, _) in given.items()}
+            runs = {name: runs[name] for name in names} | {name: one for name, (_, one) in given.items()}
+            _write(output, {prefix + name: one for name, one in runs.items()}, folder, split, wanted, facts)
+
+
+def _given(paths: list[Path]) -> dict[str, tuple[Path, Run]]:
+    """Run files by what their systems are called."""
+    from jaxret.eval.systems import SYSTEMS
+    from jaxret.search.run_files import read_run
+
+    found: dict[str, tuple[Path, Run]] = {}
+    for path in paths:
+        name = path.name.removesuffix(".gz")
+        name = name.rpartition(".")[0] or name
+        if name in found or name in SYSTEMS:
+            other = found[name][0] if name in found else f"the system {name}"
+            raise InputError("--run", f"{path} would be called {name}, as {other} is", "Rename the file.")
+        found[name] = path, read_run(path)
+        if not len(found[name][1]):
+            raise InputError(path, "holds no result", "Give a run file with lines.")
+    return found
 
 
 def _bm25(corpus, language, asked, k, analyzer) -> tuple[Run, dict[str, Any]]:
@@ -123,6 +148,15 @@ def _heads(model: Path | None) -> tuple[str, ...]:
     from jaxret.runtime.layouts import describe
 
     return () if model is None else describe(str(model)).model.config.heads
+
+
+def _check_heads(model: Path | None, heads: Sequence[str], modes: Sequence[str]) -> None:
+    """InputError where the model lacks what a mode searches."""
+    for mode in modes:
+        if model is None:
+            raise InputError("--model", f"{mode} needs a model", "Give the workdir of a training run.")
+        if mode not in heads:
+            raise InputError("--systems", f"{model} has no {mode}", f"Choose from {', '.join(heads)}.")
 
 
 def _hybrid(names: list[str], weights: str, depth: str) -> HybridSettings | None:
