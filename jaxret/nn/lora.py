@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import re
 import zlib
-from contextlib import AbstractContextManager
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any
 
@@ -22,6 +24,7 @@ from jaxret.nn.layers import Dense
 from jaxret.ops.products import dense_product
 
 KERNEL, A, B = "kernel", "lora_a", "lora_b"
+_DROPS: ContextVar[bool] = ContextVar("drops", default=False)
 
 
 @dataclass(frozen=True)
@@ -108,7 +111,8 @@ def abstract_lora(params: Any, config: LoraConfig) -> Any:
     return unflatten_dict(flat, sep="/")
 
 
-def with_lora(config: LoraConfig, *, deterministic: bool = True) -> AbstractContextManager[None]:
+@contextmanager
+def with_lora(config: LoraConfig, *, deterministic: bool = True) -> Iterator[None]:
     """Inside it, every `Dense` whose scope holds leaves adds `alpha/r * dropout(x) @ lora_a @ lora_b`.
 
     Enter it inside the function that is traced: JAX's caches of traced functions do not know of it.
@@ -135,7 +139,17 @@ def with_lora(config: LoraConfig, *, deterministic: bool = True) -> AbstractCont
         update = _update(x, module.get_variable("params", A), module.get_variable("params", B))
         return (y.astype(jnp.float32) + config.scale * update).astype(y.dtype)
 
-    return nn.intercept_methods(interceptor)
+    token = _DROPS.set(bool(config.dropout) and not deterministic)
+    try:
+        with nn.intercept_methods(interceptor):
+            yield
+    finally:
+        _DROPS.reset(token)
+
+
+def drops() -> bool:
+    """Whether updates lose elements here, inside `with_lora`, where a module is called with a key."""
+    return _DROPS.get()
 
 
 def merged(params: Any, config: LoraConfig) -> Any:

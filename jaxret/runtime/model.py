@@ -16,6 +16,7 @@ from jax.sharding import Mesh
 from jaxret.data.text import TextConfig, prompt_lengths
 from jaxret.data.text_tokenizer import TextTokenizer
 from jaxret.errors import InputError
+from jaxret.nn import lora
 from jaxret.nn.encoder import unstacked
 from jaxret.nn.retriever import Embeddings, Retriever, RetrieverConfig, Side
 from jaxret.runtime.attention import attention_named
@@ -97,7 +98,8 @@ class Model:
         Not with dropout, whose keys are those of the scan.
         """
         encoder, mesh = self.config.encoder, jax.sharding.get_abstract_mesh()
-        alike = encoder.num_layers <= MOST_UNROLLED and self.remat == "none" and (rng is None or not encoder.dropout)
+        drops = rng is not None and (encoder.dropout > 0 or lora.drops())
+        alike = encoder.num_layers <= MOST_UNROLLED and self.remat == "none" and not drops
         return jax.default_backend() == "cpu" and mesh.size <= 1 and alike
 
     def abstract_params(self, mesh: Mesh | None = None, dtype: Any = jnp.float32) -> Any:

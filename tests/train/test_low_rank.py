@@ -1,5 +1,6 @@
 """LoRA as a part of the objective."""
 
+import dataclasses
 import functools
 
 import jax
@@ -139,8 +140,11 @@ def test_the_average_of_factors_is_merged(model, start):
 
 @pytest.mark.slow
 def test_a_sharded_run_equals_that_of_one_device(model):
+    """With dropout in the updates alone."""
+    lora = dataclasses.replace(CONFIG, dropout=0.3)
+
     def used(mesh):
-        objective = low_rank(objective=PLAIN, lora=CONFIG)
+        objective = low_rank(objective=PLAIN, lora=lora)
         optimizer = averaged(2, optimizer=lambda _: adamw(2, learning_rate=0.05, warmup=0.0, **TRAINED), decay=0.5)
         step, abstract = step_program(model, objective, optimizer, SEED, mesh)
         shardings = jax.tree.map(lambda x: x.sharding, abstract)
