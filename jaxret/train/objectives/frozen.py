@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from typing import Any
 
 import jax
@@ -47,6 +48,11 @@ def loaded(description: Description, placed: Any) -> Any:
 def still(params: Any) -> Any:
     """The same, through which no gradient flows."""
     return jax.tree.map(lax.stop_gradient, params)
+
+
+def in_chunks_of(model: Model, teacher: Model) -> Model:
+    """The teacher, which reads as many rows at a time as the model that learns."""
+    return dataclasses.replace(teacher, chunk_rows=model.chunk_rows)
 
 
 def check_same_vocabulary(setting: str, teacher: Model, student: Model) -> None:

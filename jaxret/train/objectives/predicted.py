@@ -16,6 +16,7 @@ from jaxret.nn.heads import LMHead, LMHeadConfig
 from jaxret.nn.placement import TABLE, in_use
 from jaxret.ops.masked_lm import masked_lm
 from jaxret.runtime.attention import attention_named
+from jaxret.runtime.chunks import in_chunks
 from jaxret.runtime.model import Model
 from jaxret.runtime.precision import cast, compute_dtype
 from jaxret.train.objective import OWN
@@ -33,13 +34,20 @@ def states(
 ) -> Float[Array, "b l d"]:
     """The encoder's last states; each real token, [MASK] too, is attended. Without `rng` there is no dropout.
 
-    `segments` are the numbers of the texts in each row; plain attention keeps them apart.
+    In chunks, if the model has a number of rows for them. `segments` are the numbers of the texts in each row; plain
+    attention keeps them apart.
     """
     attention = model.module.attention if segments is None else attention_named("plain")
-    encoder = Encoder(model.config.encoder, attention, model.remat, model.module.normalization)
-    variables = {"params": _computed(model, params["encoder"])}
-    found: Any = encoder.apply(variables, token_ids, token_ids >= 0, segments=segments, **_dropout(rng))
-    return found[0]
+    encoder = Encoder(model.config.encoder, attention, model.remat, model.module.normalization, model.unrolled)
+
+    def apply(params: Any, texts: tuple[Array, Array | None]) -> Array:
+        (token_ids, segments), variables = texts, {"params": _computed(model, params)}
+        found: Any = encoder.apply(variables, token_ids, token_ids >= 0, segments=segments, **_dropout(rng))
+        return found[0]
+
+    if not model.chunk_rows:
+        return apply(params["encoder"], (token_ids, segments))
+    return in_chunks(apply, params["encoder"], (token_ids, segments), model.chunk_rows, model.kept_rows)
 
 
 def embedding(model: Model, params: Any, rng: jax.Array | None) -> Callable[..., Float[Array, "b l d"]]:

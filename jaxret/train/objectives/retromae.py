@@ -99,7 +99,7 @@ def retromae_distillation(
         rngs = jax.random.split(rng)
         x, read = states(model, params, batch["encoder_ids"], rngs[0]), reader(model, params, head)
         taught = frozen.still(state["teacher"])
-        theirs = states(description.model, taught, batch["encoder_ids"], None)
+        theirs = states(frozen.in_chunks_of(model, description.model), taught, batch["encoder_ids"], None)
         teach = reader(description.model, taught, head)
 
         def piece(x: Array, theirs: Array, where: Array) -> Array:

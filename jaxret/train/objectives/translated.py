@@ -45,7 +45,8 @@ def translated(*, teacher: str) -> Objective:
     def loss(model: Model, params: Any, state: Any, batch: Batch, rng: jax.Array) -> Any:
         first = {name: x[:, :1] if name == "passage" else x for name, x in batch.items()}
         mine: Any = represented(model, params, first, rng)
-        target = guide(frozen.still(state["teacher"]), batch["query"], "query").dense
+        teacher = frozen.in_chunks_of(model, guide)
+        target: Any = teacher(frozen.still(state["teacher"]), batch["query"], "query").dense
         metrics = {
             "mse_sentence": jnp.mean(embedding_mse(mine.query.dense, target)),
             "mse_translation": jnp.mean(embedding_mse(mine.passage.dense, target)),

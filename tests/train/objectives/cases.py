@@ -26,8 +26,8 @@ from tests.parity.cases import Case as Checkpoint
 from tests.train.objectives import pairs
 from tests.train.objectives import pretraining as tiny
 
-B, N, TEXTS, DROPOUT = 16, 4, 8, 0.3
-CHUNK_ROWS = 3  # of the more rows that a device has, so that the last chunk is a smaller one
+B, N, TEXTS, DROPOUT = 40, 4, 40, 0.3  # 5 rows a device of 8x1x1, 10 of 2x2x2 and 1x4x2
+CHUNK_ROWS = 3  # of which the last chunk has fewer
 EVEN = dict.fromkeys(("dense", "lexical", "multi_vector"), 1.0)
 KNOBS = {"temperature": dict.fromkeys(EVEN, 0.5), "weight": EVEN}
 
@@ -99,7 +99,7 @@ def tiled(model, speaker):
 
 
 def memory(model, speaker):
-    objective = remembering(size=16, temperature=0.5, languages=2, momentum=0.9)
+    objective = remembering(size=48, temperature=0.5, languages=2, momentum=0.9)
     return Case(dropping(model), objective, [groups(model), groups(model, 1)])
 
 
@@ -110,7 +110,7 @@ def retromae(model, speaker):
 
 def context(model, speaker):
     # Batch normalisation takes small differences of rows: their order alone, on one device, moves a gradient by 5e-5.
-    objective = predicting_context(temperature=0.3, languages=2, size=16, momentum=0.9)
+    objective = predicting_context(temperature=0.3, languages=2, size=48, momentum=0.9)
     numbers = np.arange(TEXTS, dtype=np.int32)
     batches = [
         {
@@ -145,7 +145,7 @@ def translation(model, speaker):
 def pair_scores(model, speaker):
     scorer = pairs.scorer(model.tokenizer, dropout=DROPOUT)
     parts = [by_labels, functools.partial(by_teacher, loss=margin_mse)]
-    return Case(scorer, functools.partial(cross_encoder, parts=parts), [pairs.batch(scorer, ways=N)])
+    return Case(scorer, functools.partial(cross_encoder, parts=parts), [pairs.batch(scorer, ways=N, rows=B)])
 
 
 CASES = {

@@ -21,20 +21,20 @@ def scorer(tokenizer, dropout=0.1):
     return CrossEncoderModel(config, PairConfig(LENGTH), tokenizer)
 
 
-def batch(model, ways):
+def batch(model, ways, rows=B):
     """Query 2 has a copy of its positive among its negatives, query 5 another relevant text."""
     random = np.random.default_rng(0)
-    queries = [TEXTS[n % 5] for n in range(B) for _ in range(ways)]
-    rows = pair_rows(model.tokenizer, model.text, queries, [TEXTS[n] for n in random.integers(0, 5, B * ways)])
-    keys = np.arange(B * ways, dtype=np.int32).reshape(B, ways)
+    queries = [TEXTS[n % 5] for n in range(rows) for _ in range(ways)]
+    pairs = pair_rows(model.tokenizer, model.text, queries, [TEXTS[n] for n in random.integers(0, 5, rows * ways)])
+    keys = np.arange(rows * ways, dtype=np.int32).reshape(rows, ways)
     keys[2, 1] = keys[2, 0]
-    positives = np.full((B, 2), -1, np.int32)
+    positives = np.full((rows, 2), -1, np.int32)
     positives[:, 0] = keys[:, 0]
     positives[5, 1] = keys[5, 2]
     return {
-        "pair": padded([row.ids for row in rows], LENGTH).reshape(B, ways, LENGTH),
-        "pair_types": padded_types(rows, LENGTH).reshape(B, ways, LENGTH),
+        "pair": padded([pair.ids for pair in pairs], LENGTH).reshape(rows, ways, LENGTH),
+        "pair_types": padded_types(pairs, LENGTH).reshape(rows, ways, LENGTH),
         "passage_key": keys,
         "positive_keys": positives,
-        "teacher_scores": random.normal(size=(B, ways)).astype(np.float32) * 3,
+        "teacher_scores": random.normal(size=(rows, ways)).astype(np.float32) * 3,
     }
