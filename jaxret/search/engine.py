@@ -16,7 +16,7 @@ from jaxret.search.corpus import check_identity, model_fingerprint, open_store
 from jaxret.search.documents import Document
 from jaxret.search.encode import TextEncoder
 from jaxret.search.exact import ExactSearch
-from jaxret.search.index import AGAIN, Index
+from jaxret.search.index import AGAIN, Index, source
 from jaxret.search.pairs import query_divisors
 from jaxret.search.plaid.index import PlaidIndex
 from jaxret.search.plaid.search import PlaidSearch
@@ -104,14 +104,22 @@ class Engine:
     ) -> Callable[[Vectors], tuple[np.ndarray, np.ndarray]]:
         """Scores and positions of query vectors."""
         if mode == "plaid":
-            compressed = PlaidIndex.load(index.plaid)
-            if len(compressed) != len(index.documents):
-                problem = f"holds {len(compressed)} documents, and the index {len(index.documents)}"
-                raise InputError(index.plaid, problem, AGAIN)
+            compressed = self._compressed(index)
             self.facts |= compressed.facts.get("settings", {})
             return PlaidSearch(compressed, encoder.mesh, k, memory_budget_gb=budget)
         vocabulary = encoder.model.config.encoder.vocab_size
         return ExactSearch(mode, self._stored, encoder.mesh, k, vocabulary, memory_budget_gb=budget, share=share)
+
+    def _compressed(self, index: Index) -> PlaidIndex:
+        """The compressed vectors; InputError where they are not of the vectors beside them, as far as they say."""
+        compressed = PlaidIndex.load(index.plaid)
+        if len(compressed) != len(index.documents):
+            problem = f"holds {len(compressed)} documents, and the index {len(index.documents)}"
+            raise InputError(index.plaid, problem, AGAIN)
+        if compressed.facts.get("source", "") not in ("", source(self._stored)):
+            problem = "is of another model or corpus than the vectors beside it"
+            raise InputError(index.plaid, problem, f"{AGAIN} Give it --nbits.")
+        return compressed
 
     def run(self, ids: Sequence[str], texts: Sequence[str]) -> Run:
         """The best documents of each query, all queries at once; scores by the model's own rule."""

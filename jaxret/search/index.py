@@ -17,6 +17,7 @@ from jaxret.search.documents import AGAIN, Document, Documents, write_documents
 from jaxret.search.encode import TextEncoder
 from jaxret.search.plaid.build import PlaidSettings, build_plaid
 from jaxret.search.plaid.codec import check_packing
+from jaxret.search.store import StoredVectors
 
 DESCRIPTION, VECTORS, LEXICON, PLAID = "index.json", "vectors", "bm25", "plaid"
 FORMAT = 2
@@ -108,7 +109,7 @@ def build_index(
     encode_corpus(encoder, corpus, folder / VECTORS, progress, dtype)
     if compression is not None:
         stored = open_store(folder / VECTORS, encoder, corpus)
-        build_plaid(stored, folder / PLAID, compression, source=stored.manifest["model"] + corpus.fingerprint)
+        build_plaid(stored, folder / PLAID, compression, source=source(stored))
     BM25.write(folder / LEXICON, passage_texts(corpus, " "), language, analyzer_name)
     rows = map(int, corpus.by_id[::-1])
     documents = (Document(corpus.ids[row], corpus.titles[row], corpus.texts[row]) for row in rows)
@@ -116,6 +117,11 @@ def build_index(
     description = Description(workdir.absolute(), step, language, corpus.fingerprint, offsets)
     write_json(folder / DESCRIPTION, with_checksum(description.to_dict()))
     return folder
+
+
+def source(stored: StoredVectors) -> str:
+    """What compressed vectors say of the store that they were made from: its model and its corpus."""
+    return stored.manifest["model"] + stored.manifest["corpus"]
 
 
 def read_description(folder: str | Path) -> Description:

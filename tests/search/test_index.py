@@ -8,6 +8,7 @@ import pytest
 from jaxret.data.beir import BeirFolder
 from jaxret.data.corpus import Corpus
 from jaxret.errors import InputError
+from jaxret.runtime.checksums import SUMS
 from jaxret.runtime.mesh import device_mesh
 from jaxret.search import corpus as store
 from jaxret.search.encode import TextEncoder
@@ -121,6 +122,19 @@ def test_parts_of_another_index_are_refused(index, made, encoder, beir_of_animal
                 searched(index, encoder, mode)
         shutil.rmtree(index / part)
         shutil.copytree(made / part, index / part)
+
+
+def test_compressed_vectors_of_another_model_are_refused(index, encoder, random_params, beir_of_animals, tmp_path):
+    model = encoder.model
+    other = TextEncoder(model, random_params(model.abstract_params(), seed=1), encoder.mesh)
+    built(tmp_path / "other", other, beir_of_animals)
+    shutil.rmtree(index / "plaid")
+    shutil.copytree(tmp_path / "other/plaid", index / "plaid")
+    with pytest.raises(InputError, match=rf"^{index}/plaid: is of another model or corpus .*again.* --nbits"):
+        searched(index, encoder, "plaid")
+    for name in ("plaid.json", SUMS):
+        (index / "plaid" / name).unlink()
+    assert searched(index, encoder, "plaid"), "the reference writes neither file, and nothing of the source"
 
 
 def test_an_index_of_an_older_format_is_made_again_in_place(index, made, encoder, beir_of_animals, monkeypatch):
