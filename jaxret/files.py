@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import gzip
 import hashlib
 import io
@@ -11,11 +12,13 @@ import shutil
 import tempfile
 import zlib
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import IO, Any
 
 from jaxret.errors import InputError
+
+AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux
 
 
 def existing(path: str | Path) -> Path:
@@ -67,7 +70,10 @@ def atomic(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
 
 @contextmanager
 def atomic_folder(path: str | Path) -> Iterator[Path]:
-    """A temporary folder beside `path` that takes its place at the end: all of it, or none."""
+    """A temporary folder beside `path` that takes its place at the end: all of it, or none.
+
+    An older folder stays until then. On Linux there is a whole one at every moment, even for a process that is killed.
+    """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
@@ -75,15 +81,37 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
     try:
         yield temporary
         if path.exists():
-            old = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent)) / path.name
-            os.replace(path, old)
-            os.replace(temporary, path)
-            shutil.rmtree(old.parent)
+            if not _exchanged(path, temporary):
+                _exchange(path, temporary)
+            shutil.rmtree(temporary)
         else:
             os.replace(temporary, path)
     except BaseException:
         shutil.rmtree(temporary, ignore_errors=True)
         raise
+
+
+def _exchanged(path: Path, other: Path) -> bool:
+    """Whether two names were swapped in one step, which not every system and file system can do."""
+    rename = getattr(ctypes.CDLL(None), "renameat2", None)
+    names = os.fsencode(path), os.fsencode(other)
+    return bool(rename and rename(AT_FDCWD, names[0], AT_FDCWD, names[1], RENAME_EXCHANGE) == 0)
+
+
+def _exchange(path: Path, other: Path) -> None:
+    """Swaps two names by renaming; `path` is back where that fails."""
+    aside = Path(tempfile.mkdtemp(prefix=f".{path.name}.old.", dir=path.parent))
+    try:
+        os.replace(path, aside / path.name)
+        try:
+            os.replace(other, path)
+        except BaseException:
+            os.replace(aside / path.name, path)
+            raise
+        os.replace(aside / path.name, other)
+    finally:
+        with suppress(OSError):  # what could not be renamed is still in it
+            aside.rmdir()
 
 
 def write_json(path: str | Path, value: Any) -> None:

@@ -2,9 +2,12 @@ import gzip
 import json
 import os
 import stat
+import threading
+from pathlib import Path
 
 import pytest
 
+from jaxret import files
 from jaxret.errors import InputError
 from jaxret.files import atomic, atomic_folder, existing, existing_folder, open_text, read_json, sha256, write_json
 
@@ -66,7 +69,14 @@ def test_files_get_the_usual_permissions(tmp_path):
     assert modes == [0o640, 0o750]
 
 
-def test_a_folder_is_written_whole_or_not_at_all(tmp_path):
+@pytest.fixture(params=["in one step", "by renaming"])
+def exchange(request, monkeypatch):
+    """Each way to put a folder in the place of another."""
+    if request.param == "by renaming":
+        monkeypatch.setattr(files, "_exchanged", lambda *_: False)
+
+
+def test_a_folder_is_written_whole_or_not_at_all(tmp_path, exchange):
     path = tmp_path / "deep" / "folder"
     with atomic_folder(path) as folder:
         (folder / "a").write_text("old")
@@ -80,6 +90,47 @@ def test_a_folder_is_written_whole_or_not_at_all(tmp_path):
         assert (path / "a").exists()
     assert [file.name for file in path.iterdir()] == ["b"]
     assert os.listdir(path.parent) == ["folder"], "left-overs"
+
+
+def test_a_folder_is_there_while_it_is_replaced(tmp_path):
+    for name in ("a", "b"):
+        (tmp_path / name).mkdir()
+    if not files._exchanged(tmp_path / "a", tmp_path / "b"):
+        pytest.skip("this system cannot exchange two names")
+    path, absent, done = tmp_path / "folder", [], threading.Event()
+
+    def watch():
+        while not done.is_set():
+            absent.extend([] if path.exists() else [1])
+
+    with atomic_folder(path) as folder:
+        (folder / "a").write_text("")
+    watcher = threading.Thread(target=watch)
+    watcher.start()
+    for _ in range(200):
+        with atomic_folder(path):
+            pass
+    done.set()
+    watcher.join()
+    assert not absent
+
+
+def test_the_old_folder_is_back_when_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):
+    monkeypatch.setattr(files, "_exchanged", lambda *_: False)
+    replace, path = os.replace, tmp_path / "folder"
+
+    def failing(source, target):
+        if Path(target) == path and not Path(source).joinpath("old").exists():
+            raise OSError("no")
+        replace(source, target)
+
+    path.mkdir()
+    (path / "old").write_text("")
+    monkeypatch.setattr(os, "replace", failing)
+    with pytest.raises(OSError, match="no"), atomic_folder(path) as folder:
+        (folder / "new").write_text("")
+    assert [file.name for file in path.iterdir()] == ["old"]
+    assert os.listdir(tmp_path) == ["folder"], "left-overs"
 
 
 def test_json_comes_back(tmp_path):
