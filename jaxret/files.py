@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from jaxret.errors import InputError
+from jaxret.left_overs import own_prefix, remove, remove_left_overs
 
 AT_FDCWD, RENAME_EXCHANGE = -100, 2  # of Linux
 
@@ -50,12 +51,14 @@ def open_text(path: str | Path) -> io.TextIOWrapper:
 def atomic(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
     """Writes to a temporary name beside `path` and renames at the end: all of the file, or none.
 
-    On an error inside the block the temporary file is removed and an older `path` stays as it was.
+    On an error inside the block the temporary file is removed and an older `path` stays as it was. What a process that
+    was killed left behind is removed by the next one that writes the same `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     encoding = None if "b" in mode else "utf-8"
-    descriptor, name = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)
+    remove_left_overs(path)
+    descriptor, name = tempfile.mkstemp(prefix=own_prefix(path), dir=path.parent)
     try:
         with os.fdopen(descriptor, mode, encoding=encoding) as file:
             yield file
@@ -72,18 +75,20 @@ def atomic(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """A temporary folder beside `path` that takes its place at the end: all of it, or none.
 
-    An older folder stays until then. On Linux there is a whole one at every moment, even for a process that is killed.
+    An older folder stays until then. On Linux there is a whole one at every moment, even if this process is killed.
+    What it leaves then is removed as with `atomic`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    remove_left_overs(path)
+    temporary = Path(tempfile.mkdtemp(prefix=own_prefix(path), dir=path.parent))
     os.chmod(temporary, 0o777 & ~_umask())
     try:
         yield temporary
         if path.exists():
             if not _exchanged(path, temporary):
                 _exchange(path, temporary)
-            shutil.rmtree(temporary)
+            remove(temporary)
         else:
             os.replace(temporary, path)
     except BaseException:

@@ -10,6 +10,7 @@ import pytest
 ROOT = Path(__file__).parents[1]
 FLOORS = {
     "errors": 0,
+    "left_overs": 0,
     "files": 1,
     "ops": 1,
     "nn": 2,

@@ -121,10 +121,11 @@ class BM25:
         """
         terms_of = analyzer(language, analyzer_name)
         settings, sizes = BM25Settings.of(terms_of, language, k1, b), []
-        with atomic_folder(folder) as temporary, tempfile.TemporaryDirectory(dir=temporary.parent) as scratch:
-            for number, part in enumerate(_weighed(texts, terms_of, settings, Path(scratch))):
-                part.save(_part_folder(temporary, number), show_progress=False)
-                sizes.append(part.scores["num_docs"])
+        with atomic_folder(folder) as temporary:
+            with tempfile.TemporaryDirectory(dir=temporary) as scratch:
+                for number, part in enumerate(_weighed(texts, terms_of, settings, Path(scratch))):
+                    part.save(_part_folder(temporary, number), show_progress=False)
+                    sizes.append(part.scores["num_docs"])
             write_json(temporary / _SETTINGS, {**asdict(settings), "method": "lucene", "documents": sizes})
             seal(temporary)
 

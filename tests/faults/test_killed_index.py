@@ -38,9 +38,11 @@ def test_an_index_killed_twenty_times_is_the_same_to_the_last_byte(
     counts = re.findall(r"killed with (\d+) files", done.stdout)
     assert len(counts) == KILLS and len(set(counts)) > 3, f"seed {seed}: {counts}"
     whole, killed = (
-        {path.relative_to(place): path.read_bytes() for path in place.rglob("*") if path.is_file()}
+        {path.relative_to(place): path.read_bytes() if path.is_file() else None for path in place.rglob("*")}
         for place in (tmp_path / "undisturbed", tmp_path / "killed")
     )
     last = {"vectors/vectors.json", "plaid/SHA256SUMS", "bm25/SHA256SUMS", "documents.offsets.npy", "index.json"}
     assert {f"index/{name}" for name in last} | {"plaid.trec"} <= {str(name) for name in whole}
-    assert {name: data for name, data in killed.items() if not name.name.endswith(".__lock")} == whole, f"seed {seed}"
+    killed = {name: data for name, data in killed.items() if not name.name.endswith(".__lock")}  # tensorstore's
+    assert killed.keys() == whole.keys(), f"seed {seed}"
+    assert killed == whole, f"seed {seed}"

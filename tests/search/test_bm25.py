@@ -2,6 +2,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import subprocess
 import sys
 import weakref
@@ -97,6 +98,20 @@ def test_written_and_loaded(tmp_path, capfd, monkeypatch, part_terms, held):
     expected = index.scores(queries, positions)
     assert (again.scores(queries, positions) == expected).all() and (expected > 0).sum() == 4
     assert [path.name for path in tmp_path.iterdir()] == ["bm25"] and capfd.readouterr() == ("", "")
+
+
+def test_what_it_counts_lies_where_it_goes_with_a_killed_process(tmp_path, monkeypatch):
+    beside = []
+
+    def counted(texts, terms_of, scratch):
+        beside.extend(os.listdir(tmp_path))
+        return postings.count_postings(texts, terms_of, scratch)
+
+    monkeypatch.setattr("jaxret.search.bm25.count_postings", counted)
+    BM25.write(tmp_path / "bm25", ["a b", "b"], "en")
+    assert len(beside) == 1 and beside[0].startswith(".bm25.")
+    names = {path.name for path in (tmp_path / "bm25").iterdir()}
+    assert names == {SUMS, "settings.json", "part-00000"}, "and none of it stays"
 
 
 def test_parts_are_the_package_over_all_texts(monkeypatch):
