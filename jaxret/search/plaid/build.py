@@ -134,6 +134,7 @@ def build_plaid(
             if path.name != BEGUN:
                 link(path, whole / path.name)
         checksums.seal(whole)
+    (begun / BEGUN).unlink()  # without it nothing goes on with what is left, should this be cut short
     shutil.rmtree(begun)
 
 

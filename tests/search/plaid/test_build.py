@@ -2,6 +2,7 @@ import os
 import signal
 import subprocess
 import sys
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -92,6 +93,21 @@ built(Path({str(tmp_path / "plaid")!r}), clustered(61, 1, empty=(3, 30)))
         done = subprocess.run([sys.executable, "-c", code.format(dies)], cwd=ROOT, env=environment)
         assert done.returncode == code_of_exit
     assert contents(tmp_path / "plaid") == contents(folder)
+
+
+def test_nothing_goes_on_with_what_is_left_of_a_finished_build(tmp_path, corpus, folder, monkeypatch):
+    def dying(place):
+        (place / "1.codes.pt").unlink()
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(build, "shutil", SimpleNamespace(rmtree=dying))
+        with pytest.raises(KeyboardInterrupt):
+            built(tmp_path / "plaid", corpus)
+    assert (tmp_path / ".plaid.building").exists()
+    built(tmp_path / "plaid", corpus)
+    assert contents(tmp_path / "plaid") == contents(folder)
+    assert [path.name for path in tmp_path.iterdir()] == ["plaid"]
 
 
 def test_other_settings_or_another_corpus_start_again(tmp_path, corpus, monkeypatch):
