@@ -42,6 +42,8 @@ def search(
     from rich.console import Console
 
     from jaxret.cli.encode import text_encoder
+    from jaxret.data.query_files import queries_file
+    from jaxret.files import sha256
     from jaxret.runtime.processes import one_job
     from jaxret.search.engine import Engine
     from jaxret.search.index import load_index
@@ -59,10 +61,12 @@ def search(
         console = Console(highlight=False, quiet=share[0] > 0)
         if dry_run:
             console.print(f"would search {count} documents of {index} by {mode}")
-        elif together is not None and output is not None:
+        elif together is not None and output is not None and queries is not None:
             run = engine.run(*together)
             if share[0] == 0:
-                settings = {"mode": mode, "k": k, "index": str(index), "queries": str(queries), "tag": tag}
+                settings = {"mode": mode, "k": k, "index": str(index), "corpus": made.corpus}
+                settings |= {"queries": str(queries), "queries_sha256": sha256(queries_file(queries)), "split": split}
+                settings |= {"memory_budget_gb": memory_budget_gb, "tag": tag}
                 _write_run(run, output, settings, engine.facts)
         elif question is not None:
             show(console, engine(question))

@@ -38,6 +38,12 @@ def queries_from(path: str | Path, split: str | None = None) -> tuple[list[str],
     return [name for name, _ in found], [text for _, text in found]
 
 
+def queries_file(path: str | Path) -> Path:
+    """The file that `queries_from` takes queries from."""
+    path = Path(path)
+    return existing(path / "queries.jsonl" if path.is_dir() else path)
+
+
 def _tab_separated(path: Path) -> list[tuple[str, str]]:
     found: list[tuple[str, str]] = []
     first: dict[str, int] = {}

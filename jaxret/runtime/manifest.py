@@ -28,16 +28,16 @@ PACKAGES = (
 
 
 def manifest(**facts: Any) -> dict[str, Any]:
-    """A JSON-able record of the command, versions, commit and time, and the facts given."""
-    return {
+    """A JSON-able record of command, versions, commit and time, and of the facts given, which replace none of these."""
+    record = {
         "command": sys.argv,
         "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "jaxret": jaxret.__version__,
         "commit": _commit(),
         "python": platform.python_version(),
         "versions": {name: v for name in PACKAGES if (v := _version(name))},
-        **facts,
     }
+    return record | facts | record
 
 
 def machine(mesh: Any) -> dict[str, Any]:

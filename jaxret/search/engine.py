@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxret.errors import InputError
 from jaxret.ops.topk import EMPTY
+from jaxret.runtime.manifest import machine
 from jaxret.search.analyzers import matched_spans
 from jaxret.search.blocks import MODES as EXACT
 from jaxret.search.corpus import check_identity, model_fingerprint, open_store
@@ -79,14 +80,14 @@ class Engine:
         self.facts: dict[str, Any] = {"system": mode}
         self._ranked: Callable[[list[str]], tuple[np.ndarray, np.ndarray]]
         if mode == "bm25":
-            self.facts |= asdict(index.bm25.settings)
+            self.facts["bm25"] = asdict(index.bm25.settings)
             self._ranked = lambda questions: index.bm25.top_k(questions, k)
         elif encoder is None:
             raise InputError("--mode", f"{mode} needs the model that made the index", "Give its encoder, or use bm25.")
         else:
             config = encoder.model.config
             self.facts |= {"model": model_fingerprint(encoder), "text": encoder.model.text.to_dict()}
-            self.facts |= {"maxsim": config.maxsim}
+            self.facts |= {"maxsim": config.maxsim, **machine(encoder.mesh)}
             search = self._searcher(index, encoder, mode, k, memory_budget_gb, share)
             rule = "multi_vector" if mode == "plaid" else mode
 
@@ -105,8 +106,9 @@ class Engine:
         """Scores and positions of query vectors."""
         if mode == "plaid":
             compressed = self._compressed(index)
-            self.facts |= compressed.facts.get("settings", {})
-            return PlaidSearch(compressed, encoder.mesh, k, memory_budget_gb=budget)
+            search = PlaidSearch(compressed, encoder.mesh, k, memory_budget_gb=budget)
+            self.facts["plaid"] = {**compressed.facts.get("settings", {}), "pruning": asdict(search.pruning)}
+            return search
         vocabulary = encoder.model.config.encoder.vocab_size
         return ExactSearch(mode, self._stored, encoder.mesh, k, vocabulary, memory_budget_gb=budget, share=share)
 

@@ -6,6 +6,7 @@ from itertools import chain
 import pytest
 
 from jaxret.data.beir import BeirFolder
+from jaxret.files import sha256
 from jaxret.search.run_files import read_run
 from tests.cli.test_wrong_input import refused
 
@@ -91,6 +92,17 @@ def test_one_run_is_no_fusion(jaxret, files, tmp_path):
     refused(jaxret("fuse", *given(files[:1], "--output", tmp_path / "o")), "--run", "twice")
 
 
+def check_record(record, corpus, queries):
+    """The manifest of a search says of what, by what and where."""
+    assert record["settings"]["corpus"] == corpus and record["settings"]["queries_sha256"] == queries
+    assert record["versions"]["jax"] and "analyzer" not in record
+    if record["system"] == "bm25":
+        assert record["bm25"]["analyzer"] == "snowball" and record["bm25"]["versions"]["PyStemmer"]
+        assert "mesh" not in record
+    else:
+        assert record["mesh"]["data"] == record["num_devices"] == 8 and "bm25" not in record
+
+
 @pytest.mark.parametrize("mode", ["bm25", "multi_vector"])
 def test_search_writes_a_run(jaxret, animals, searched, tmp_path, mode):
     output = tmp_path / "run.trec"
@@ -101,12 +113,16 @@ def test_search_writes_a_run(jaxret, animals, searched, tmp_path, mode):
     assert read_run(output).to_dict() == read_run(searched / f"runs/{mode}.trec").to_dict()
     record = json.loads((tmp_path / "run.trec.manifest.json").read_text())
     assert record["system"] == mode and record["settings"]["k"] == 32
-    assert mode != "bm25" or (record["analyzer"] == "snowball" and record["versions"]["PyStemmer"])
     queries = BeirFolder(animals).queries
+    check_record(record, BeirFolder(animals).corpus.fingerprint, sha256(animals / "queries.jsonl"))
+    assert record["settings"]["split"] == "train" and record["settings"]["memory_budget_gb"] is None
     few = tmp_path / "queries.tsv"
     few.write_text("".join(f"{queries.ids[row]}\t{queries.texts[row]}\n" for row in (3, 1)))
-    code, _, err = jaxret(*common, "--queries", few, "--k", 2, "--tag", "few")
+    code, _, err = jaxret(*common, "--queries", few, "--k", 2, "--tag", "few", "--memory_budget_gb", 4)
     assert code == 0, err
+    record = json.loads((tmp_path / "run.trec.manifest.json").read_text())
+    check_record(record, BeirFolder(animals).corpus.fingerprint, sha256(few))
+    assert record["settings"]["split"] is None and record["settings"]["memory_budget_gb"] == 4
     expected = read_run(searched / f"runs/{mode}.trec").to_dict()
     for query, row in read_run(output).to_dict().items():
         assert row == pytest.approx(dict(list(expected[query].items())[:2]), abs=1e-4)

@@ -14,6 +14,11 @@ def test_a_manifest_is_json_with_versions_and_the_facts_given():
     assert {"command", "time", "jaxret", "python", "commit"} <= record.keys()
 
 
+def test_no_fact_replaces_what_a_manifest_says_itself():
+    record = manifest(versions={"PyStemmer": "1"}, command="another", seed=3)
+    assert record["versions"]["jax"] == jax.__version__ and record["command"] != "another" and record["seed"] == 3
+
+
 def test_a_missing_package_or_git_is_left_out(monkeypatch):
     monkeypatch.setattr("jaxret.runtime.manifest.PACKAGES", ("jax", "no-such-package"))
     monkeypatch.setenv("PATH", "")

@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import shutil
+from dataclasses import asdict
 
 import jax
 import pytest
@@ -15,6 +16,7 @@ from jaxret.search.encode import TextEncoder
 from jaxret.search.engine import Engine
 from jaxret.search.index import build_index, load_index
 from jaxret.search.plaid.build import PlaidSettings
+from jaxret.search.plaid.stages import published_pruning
 
 MODES = ("dense", "lexical", "multi_vector", "plaid", "bm25")
 
@@ -62,6 +64,13 @@ def test_a_question_and_a_run_find_the_same(made, encoder, beir_of_animals, mode
     assert [hit.document.id for hit in hits] == found and len(found) >= 3
     assert all(hit.document.text == texts[hit.document.id] for hit in hits)
     assert sorted(run.documents) == sorted(found), "ids of what was found, and no others"
+
+
+def test_what_a_compressed_search_is_made_of(made, encoder):
+    facts = Engine(load_index(made), encoder, "plaid", 3).facts
+    settings = asdict(PlaidSettings(nbits=2, num_centroids=8))
+    assert facts["plaid"] == {**settings, "pruning": asdict(published_pruning(3))}
+    assert facts["mesh"] == {"data": 1, "fsdp": 1, "tensor": 1} and not {"nbits", "seed"} & facts.keys()
 
 
 def reading(name):
