@@ -44,6 +44,5 @@ def index(
     if dry_run:
         print(f"would index {len(corpus)} documents of {data} with {named(model, step)} into {output}")
         return
-    with progress(f"index into {output}", len(corpus)) as advance:
-        build_index(output, encoder, model, step, corpus, language, advance, analyzer, dtype, compression)
+    build_index(output, encoder, model, step, corpus, language, progress, analyzer, dtype, compression)
     print(f"{output}: {len(corpus)} documents, {named(model, step)}")

@@ -42,6 +42,7 @@ def search(
     from rich.console import Console
 
     from jaxret.cli.encode import text_encoder
+    from jaxret.cli.progress import progress
     from jaxret.data.query_files import queries_file
     from jaxret.files import sha256
     from jaxret.runtime.processes import one_job
@@ -62,7 +63,7 @@ def search(
         if dry_run:
             console.print(f"would search {count} documents of {index} by {mode}")
         elif together is not None and output is not None and queries is not None:
-            run = engine.run(*together)
+            run = engine.run(*together, None if share[0] else progress)
             if share[0] == 0:
                 settings = {"mode": mode, "k": k, "index": str(index), "corpus": made.corpus}
                 settings |= {"queries": str(queries), "queries_sha256": sha256(queries_file(queries)), "split": split}

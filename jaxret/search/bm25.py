@@ -160,11 +160,14 @@ class BM25:
             raise _broken(folder, error) from None
         return cls(settings, _same_analyzer(folder, settings), starts, lru_cache(parts_held)(part))
 
-    def top_k(self, queries: Sequence[str], k: int) -> tuple[np.ndarray, np.ndarray]:
+    def top_k(
+        self, queries: Sequence[str], k: int, progress: Callable[[int], None] | None = None
+    ) -> tuple[np.ndarray, np.ndarray]:
         """The best documents of each query: scores float32 [q k], positions int64 [q k], best first.
 
         Equal scores come in ascending order of positions. A document without a term of the query is no result: slots
-        that stay empty have score 0 and position -1, all of them for a query without a known term.
+        that stay empty have score 0 and position -1, all of them for a query without a known term. `progress` hears how
+        many more documents are scored.
 
         Raises:
           InputError: `k` is not within 1 and the size of the corpus.
@@ -183,6 +186,8 @@ class BM25:
                     values, found = _best(part.get_scores_from_ids(known), depth)
                     scores[row, : len(values)], positions[row, : len(values)] = values, found + start
             best.add(scores, positions)
+            if progress:
+                progress(stop - start)
         return best.scores, best.positions
 
     def scores(self, queries: Sequence[str], positions: Sequence[int]) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -17,7 +18,7 @@ from jaxret.search.corpus import check_identity, model_fingerprint, open_store
 from jaxret.search.documents import Document
 from jaxret.search.encode import TextEncoder
 from jaxret.search.exact import ExactSearch
-from jaxret.search.index import AGAIN, Index, source
+from jaxret.search.index import AGAIN, Index, Progress, source
 from jaxret.search.pairs import query_divisors
 from jaxret.search.plaid.index import PlaidIndex
 from jaxret.search.plaid.search import PlaidSearch
@@ -27,6 +28,8 @@ from jaxret.search.top_k import NOTHING
 from jaxret.search.vectors import Vectors
 
 MODES = (*EXACT, "plaid", "bm25")
+
+Advance = Callable[[int], None] | None
 
 
 @dataclass(frozen=True)
@@ -70,7 +73,7 @@ class Engine:
         if not 1 <= k <= len(index.documents):
             problem = f"{k} results of a corpus of {len(index.documents)} documents"
             raise InputError("--k", problem, f"Give 1 to {len(index.documents)}.")
-        self._documents, self._analyzer = index.documents, index.bm25.analyzer
+        self._mode, self._documents, self._analyzer = mode, index.documents, index.bm25.analyzer
         if mode == "bm25" or encoder is None:
             self._stored = StoredVectors(index.vectors)
         else:
@@ -78,10 +81,10 @@ class Engine:
         wanted = {"corpus": index.description.corpus, "documents": len(index.documents)}
         check_identity(f"{self._stored.place}/{MANIFEST}", self._stored.manifest, wanted)
         self.facts: dict[str, Any] = {"system": mode}
-        self._ranked: Callable[[list[str]], tuple[np.ndarray, np.ndarray]]
+        self._ranked: Callable[[list[str], Advance], tuple[np.ndarray, np.ndarray]]
         if mode == "bm25":
             self.facts["bm25"] = asdict(index.bm25.settings)
-            self._ranked = lambda questions: index.bm25.top_k(questions, k)
+            self._ranked = lambda questions, advance: index.bm25.top_k(questions, k, advance)
         elif encoder is None:
             raise InputError("--mode", f"{mode} needs the model that made the index", "Give its encoder, or use bm25.")
         else:
@@ -91,9 +94,9 @@ class Engine:
             search = self._searcher(index, encoder, mode, k, memory_budget_gb, share)
             rule = "multi_vector" if mode == "plaid" else mode
 
-            def ranked(questions: list[str]) -> tuple[np.ndarray, np.ndarray]:
+            def ranked(questions: list[str], advance: Advance) -> tuple[np.ndarray, np.ndarray]:
                 queries = encoder.queries(questions)
-                scores, positions = search(queries)
+                scores, positions = search(queries, advance)
                 empty = positions == EMPTY
                 scores = np.where(empty, 0, scores) / query_divisors(queries, rule, config.maxsim)[:, None]
                 return scores, np.where(empty, NOTHING, positions)
@@ -102,7 +105,7 @@ class Engine:
 
     def _searcher(
         self, index: Index, encoder: TextEncoder, mode: str, k: int, budget: float | None, share: tuple[int, int]
-    ) -> Callable[[Vectors], tuple[np.ndarray, np.ndarray]]:
+    ) -> Callable[[Vectors, Advance], tuple[np.ndarray, np.ndarray]]:
         """Scores and positions of query vectors."""
         if mode == "plaid":
             compressed = self._compressed(index)
@@ -123,9 +126,16 @@ class Engine:
             raise InputError(index.plaid, problem, f"{AGAIN} Give it --nbits.")
         return compressed
 
-    def run(self, ids: Sequence[str], texts: Sequence[str]) -> Run:
-        """The best documents of each query, all queries at once; scores by the model's own rule."""
-        scores, positions = self._ranked(list(texts))
+    def run(self, ids: Sequence[str], texts: Sequence[str], progress: Progress | None = None) -> Run:
+        """The best documents of each query, all queries at once; scores by the model's own rule.
+
+        Args:
+          ids, texts: the queries.
+          progress: of the documents that are scored; of the queries that are answered, if the mode is "plaid".
+        """
+        total = len(texts) if self._mode == "plaid" else len(self._documents)
+        with progress(f"search by {self._mode}", total) if progress else nullcontext() as advance:
+            scores, positions = self._ranked(list(texts), advance)
         filled = positions != NOTHING
         found, places = np.unique(positions[filled], return_inverse=True)
         rows = np.full(positions.shape, NOTHING, np.int64)
@@ -136,7 +146,7 @@ class Engine:
         """The best documents, best first."""
         if not question.strip():
             raise InputError("question", "is empty", "Type some words.")
-        scores, positions = self._ranked([question])
+        scores, positions = self._ranked([question], None)
         ranked = zip(positions[0].tolist(), scores[0].tolist(), strict=True)
         return [self._hit(question, position, score) for position, score in ranked if position >= 0]
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -21,6 +22,9 @@ from jaxret.search.store import StoredVectors
 
 DESCRIPTION, VECTORS, LEXICON, PLAID = "index.json", "vectors", "bm25", "plaid"
 FORMAT = 2
+
+# What is done and how much of it there is, to the context of a function that hears how much more is done.
+Progress = Callable[[str, int], AbstractContextManager[Callable[[int], None]]]
 
 
 @dataclass(frozen=True)
@@ -81,7 +85,7 @@ def build_index(
     step: int | None,
     corpus: Corpus,
     language: str,
-    progress: Callable[[int], None] | None = None,
+    progress: Progress | None = None,
     analyzer_name: str | None = None,
     dtype: str = "float32",
     compression: PlaidSettings | None = None,
@@ -94,7 +98,7 @@ def build_index(
       workdir, step: where the model comes from.
       corpus: the documents.
       language, analyzer_name: of BM25.
-      progress: hears how many more documents are encoded.
+      progress: of the documents that are encoded, and of those that are compressed.
       dtype: of the stored vectors, see `encode_corpus`.
       compression: of compressed token vectors, which are made besides; None for none.
 
@@ -106,10 +110,12 @@ def build_index(
         if "multi_vector" not in encoder.model.config.heads:
             raise InputError("nbits", "the model makes no token vectors", "Leave it out, or use another model.")
         check_packing(encoder.model.config.token_width, compression.nbits)
-    encode_corpus(encoder, corpus, folder / VECTORS, progress, dtype)
+    with progress("encode", len(corpus)) if progress else nullcontext() as advance:
+        encode_corpus(encoder, corpus, folder / VECTORS, advance, dtype)
     if compression is not None:
         stored = open_store(folder / VECTORS, encoder, corpus)
-        build_plaid(stored, folder / PLAID, compression, source=source(stored))
+        with progress("compress", len(corpus)) if progress else nullcontext() as advance:
+            build_plaid(stored, folder / PLAID, compression, source=source(stored), progress=advance)
     BM25.write(folder / LEXICON, passage_texts(corpus, " "), language, analyzer_name)
     rows = map(int, corpus.by_id[::-1])
     documents = (Document(corpus.ids[row], corpus.titles[row], corpus.texts[row]) for row in rows)

@@ -109,7 +109,7 @@ def test_search_writes_a_run(jaxret, animals, searched, tmp_path, mode):
     common = ("search", "--index", searched / "index", "--mode", mode, "--output", output)
     code, out, err = jaxret(*common, "--queries", animals, "--split", "train")
     assert code == 0, err
-    assert out.strip() == f"{output}: 32 queries"
+    assert out.strip() == f"{output}: 32 queries" and f"search by {mode}: 32 in " in err
     assert read_run(output).to_dict() == read_run(searched / f"runs/{mode}.trec").to_dict()
     record = json.loads((tmp_path / "run.trec.manifest.json").read_text())
     assert record["system"] == mode and record["settings"]["k"] == 32

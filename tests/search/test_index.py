@@ -1,6 +1,7 @@
 import dataclasses
 import json
 import shutil
+from contextlib import contextmanager
 from dataclasses import asdict
 
 import jax
@@ -38,8 +39,8 @@ def made(encoder, beir_of_animals, tmp_path_factory):
     return folder
 
 
-def built(folder, encoder, data, language="en"):
-    settings = {"dtype": "int8", "compression": PlaidSettings(nbits=2, num_centroids=8)}
+def built(folder, encoder, data, language="en", progress=None):
+    settings = {"dtype": "int8", "compression": PlaidSettings(nbits=2, num_centroids=8), "progress": progress}
     return build_index(folder, encoder, folder, None, BeirFolder(data).corpus, language, **settings)
 
 
@@ -64,6 +65,36 @@ def test_a_question_and_a_run_find_the_same(made, encoder, beir_of_animals, mode
     assert [hit.document.id for hit in hits] == found and len(found) >= 3
     assert all(hit.document.text == texts[hit.document.id] for hit in hits)
     assert sorted(run.documents) == sorted(found), "ids of what was found, and no others"
+
+
+class Told:
+    """Progress in a list: what is done, how much of it there is and how much of it is done."""
+
+    def __init__(self):
+        self.rows = []
+
+    @contextmanager
+    def __call__(self, what, total):
+        self.rows.append([what, total, 0])
+
+        def advance(count):
+            self.rows[-1][2] += count
+
+        yield advance
+
+
+@pytest.mark.parametrize(("mode", "count"), [(mode, 2 if mode == "plaid" else 32) for mode in MODES])
+def test_a_search_tells_how_far_it_is(made, encoder, mode, count):
+    told, engine = Told(), Engine(load_index(made), None if mode == "bm25" else encoder, mode, 3)
+    engine.run(["a", "b"], ["where is the hen?", "where is the owl?"], told)
+    assert told.rows == [[f"search by {mode}", count, count]]
+
+
+def test_indexing_tells_how_far_it_is(index, encoder, beir_of_animals, monkeypatch):
+    told = Told()
+    monkeypatch.setattr(store, "SHARD_DOCUMENTS", 12)
+    built(index, encoder, beir_of_animals, progress=told)
+    assert told.rows == [["encode", 32, 32], ["compress", 32, 32]]
 
 
 def test_what_a_compressed_search_is_made_of(made, encoder):
