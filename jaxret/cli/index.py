@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from jaxret.cli.options import AnalyzerName, Data, DryRun, Language, MeshShape, Model, Step
+from jaxret.errors import InputError
 
 
 def index(
@@ -23,6 +24,13 @@ def index(
     pool_factor: Annotated[
         int, typer.Option("--pool_factor", help="Of compressed tokens: keep so many times fewer of a document.")
     ] = 1,
+    num_centroids: Annotated[
+        int | None, typer.Option("--num_centroids", help="Of compressed tokens; by default the published number.")
+    ] = None,
+    points_per_centroid: Annotated[
+        int | None,
+        typer.Option("--points_per_centroid", help="Vectors that k-means learns a centroid from, at most; else 256."),
+    ] = None,
     step: Step = None,
     mesh_shape: MeshShape = "-1,1,1",
     dry_run: DryRun = False,
@@ -37,7 +45,11 @@ def index(
     from jaxret.search.plaid.build import PlaidSettings
 
     check_dtype(dtype)
-    compression = None if nbits is None else PlaidSettings(nbits=nbits, pool_factor=pool_factor)
+    sizes = {"num_centroids": num_centroids, "points_per_centroid": points_per_centroid}
+    chosen = {name: size for name, size in sizes.items() if size is not None}
+    if chosen and nbits is None:
+        raise InputError(f"--{next(iter(chosen))}", "is of compressed vectors alone", "Give --nbits as well.")
+    compression = None if nbits is None else PlaidSettings(nbits=nbits, pool_factor=pool_factor, **chosen)
     corpus = read_corpus(data)
     analyzers.analyzer(language, analyzer)
     encoder, step = text_encoder(model, step, mesh_shape)

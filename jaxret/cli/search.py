@@ -30,6 +30,15 @@ def search(
     split: Annotated[str | None, typer.Option("--split", help="Of the folder's queries, those of these qrels.")] = None,
     output: Annotated[Path | None, typer.Option("--output", help="The TREC run file of --queries.")] = None,
     tag: Annotated[str, typer.Option("--tag", help="The last column of the run file.")] = "jaxret",
+    ncells: Annotated[
+        int | None, typer.Option("--ncells", help="Of plaid: cells a token of the query; 0 looks at every document.")
+    ] = None,
+    centroid_score_threshold: Annotated[
+        float | None, typer.Option("--centroid_score_threshold", help="Of plaid: lower centroids count as none.")
+    ] = None,
+    ndocs: Annotated[
+        int | None, typer.Option("--ndocs", help="Of plaid: documents after the first cut, 4 x k or more.")
+    ] = None,
     memory_budget_gb: MemoryBudget = None,
     mesh_shape: MeshShape = "-1,1,1",
     distributed: Distributed = False,
@@ -50,6 +59,7 @@ def search(
     from jaxret.search.index import load_index
 
     together = _asked_together(question, queries, split, output)
+    pruning = _pruning(mode, ncells=ncells, centroid_score_threshold=centroid_score_threshold, ndocs=ndocs)
     if distributed and question is None and together is None:
         raise InputError("--distributed", "one process alone has a prompt", "Give a question, or --queries.")
     with one_job(distributed) as share:
@@ -58,7 +68,7 @@ def search(
         if k is None:
             k = min(3 if together is None else 1000, count)
         encoder = None if mode == "bm25" else text_encoder(made.model, made.step, mesh_shape)[0]
-        engine = Engine(opened, encoder, mode, k, memory_budget_gb, share)
+        engine = Engine(opened, encoder, mode, k, memory_budget_gb, share, pruning)
         console = Console(highlight=False, quiet=share[0] > 0)
         if dry_run:
             console.print(f"would search {count} documents of {index} by {mode}")
@@ -92,6 +102,14 @@ def _asked_together(
         raise InputError("question", "is given beside --queries", "Give one of them.")
     check_output(output)
     return queries_from(queries, split)
+
+
+def _pruning(mode: str, **settings: float | int | None) -> dict[str, Any]:
+    """What is given of plaid's settings; InputError for another mode."""
+    given = {name: value for name, value in settings.items() if value is not None}
+    if given and mode != "plaid":
+        raise InputError(f"--{next(iter(given))}", f"{mode} looks at every document", "Leave it out, or use plaid.")
+    return given
 
 
 def _write_run(run: Run, output: Path, settings: dict[str, Any], facts: dict[str, Any]) -> None:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import nullcontext
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -22,6 +22,7 @@ from jaxret.search.index import AGAIN, Index, Progress, source
 from jaxret.search.pairs import query_divisors
 from jaxret.search.plaid.index import PlaidIndex
 from jaxret.search.plaid.search import PlaidSearch
+from jaxret.search.plaid.stages import published_pruning
 from jaxret.search.runs import Run
 from jaxret.search.store import MANIFEST, StoredVectors
 from jaxret.search.top_k import NOTHING
@@ -51,6 +52,7 @@ class Engine:
       k: results a question.
       memory_budget_gb: see `ExactSearch` and `PlaidSearch`.
       share: see `ExactSearch`; of several processes each makes the same calls.
+      pruning: settings of plaid's `Pruning` that take the place of the published ones.
 
     Attributes:
       facts: what a manifest says of the system.
@@ -64,6 +66,7 @@ class Engine:
         k: int,
         memory_budget_gb: float | None = None,
         share: tuple[int, int] = (0, 1),
+        pruning: Mapping[str, Any] | None = None,
     ):
         if mode not in MODES:
             raise InputError("--mode", f"unknown {mode!r}", f"Choose one of {', '.join(MODES)}.")
@@ -91,7 +94,7 @@ class Engine:
             config = encoder.model.config
             self.facts |= {"model": model_fingerprint(encoder), "text": encoder.model.text.to_dict()}
             self.facts |= {"maxsim": config.maxsim, **machine(encoder.mesh)}
-            search = self._searcher(index, encoder, mode, k, memory_budget_gb, share)
+            search = self._searcher(index, encoder, mode, k, memory_budget_gb, share, pruning or {})
             rule = "multi_vector" if mode == "plaid" else mode
 
             def ranked(questions: list[str], advance: Advance) -> tuple[np.ndarray, np.ndarray]:
@@ -104,12 +107,19 @@ class Engine:
             self._ranked = ranked
 
     def _searcher(
-        self, index: Index, encoder: TextEncoder, mode: str, k: int, budget: float | None, share: tuple[int, int]
+        self,
+        index: Index,
+        encoder: TextEncoder,
+        mode: str,
+        k: int,
+        budget: float | None,
+        share: tuple[int, int],
+        pruning: Mapping[str, Any],
     ) -> Callable[[Vectors, Advance], tuple[np.ndarray, np.ndarray]]:
         """Scores and positions of query vectors."""
         if mode == "plaid":
             compressed = self._compressed(index)
-            search = PlaidSearch(compressed, encoder.mesh, k, memory_budget_gb=budget)
+            search = PlaidSearch(compressed, encoder.mesh, k, replace(published_pruning(k), **pruning), budget)
             self.facts["plaid"] = {**compressed.facts.get("settings", {}), "pruning": asdict(search.pruning)}
             return search
         vocabulary = encoder.model.config.encoder.vocab_size

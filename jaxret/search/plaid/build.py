@@ -107,6 +107,8 @@ def build_plaid(
       InputError: settings out of range, or vectors that are not of length one.
     """
     folder, settings = Path(folder), settings or PlaidSettings()
+    if settings.points_per_centroid < 1:
+        raise InputError("points_per_centroid", f"{settings.points_per_centroid}", "Give 1 or more.")
     if settings.num_centroids is not None and settings.num_centroids < 1:
         raise InputError(
             "num_centroids", f"{settings.num_centroids}", "Give 1 or more, or none for the published number."
