@@ -36,6 +36,7 @@ def training_batches(
     start: int = 0,
     process_index: int = 0,
     process_count: int = 1,
+    devices: int = 1,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Endless batches of this process, int32: fixed by the seed, the same for any number of processes.
 
@@ -72,16 +73,18 @@ def training_batches(
         of turns. The step is compiled once for each bucket.
       start: the number of batches already used; the first batch is exactly what an uninterrupted run would get next.
       process_index, process_count: which process this is, of how many.
+      devices: that a batch of all processes is divided over; every batch size must be a multiple.
 
     Raises:
       InputError: the sizes do not fit together, or a source is wrong (see `tasks.parts`).
     """
     place = {"seed": seed, "start": start, "process_index": process_index, "process_count": process_count}
-    check_place(global_batch_size, **place)
+    check_place(global_batch_size, **place, devices=devices, setting="global_batch_size")
     check_mixing(pure, size_exponent)
     buckets = whole_buckets(length_buckets, text.passage_max_len, global_batch_size)
     for bucket in buckets:
-        check_place(bucket.global_batch_size, **place)
+        setting = f"Bucket.global_batch_size, of max_len {bucket.max_len}"
+        check_place(bucket.global_batch_size, **place, devices=devices, setting=setting)
     found = parts(
         sources,
         tokenizer,

@@ -18,11 +18,26 @@ PREFETCH = 2
 NUM_THREADS = 2
 
 
-def check_place(global_batch_size: int, seed: int, start: int, process_index: int, process_count: int) -> None:
-    """InputError where the arguments of `endless_batches` do not fit together."""
-    if global_batch_size < 1 or global_batch_size % process_count:
-        problem = f"{global_batch_size} cannot be divided among {process_count} processes"
-        raise InputError("global_batch_size", problem, f"Choose a multiple of {process_count}.")
+def check_place(
+    global_batch_size: int,
+    seed: int,
+    start: int,
+    process_index: int,
+    process_count: int,
+    devices: int = 1,
+    setting: str = "global_batch_size",
+) -> None:
+    """InputError where the arguments of `endless_batches` do not fit together.
+
+    Args:
+      global_batch_size, seed, start, process_index, process_count: see there.
+      devices: that such a batch is divided over.
+      setting: where its size comes from.
+    """
+    for count, parts in ((devices, "devices"), (process_count, "processes")):
+        if global_batch_size < 1 or global_batch_size % count:
+            problem = f"{global_batch_size} cannot be divided among {count} {parts}"
+            raise InputError(setting, problem, f"Choose a multiple of {count}.")
     if not 0 <= process_index < process_count:
         raise InputError("process_index", f"{process_index} is not one of {process_count}", "Count from 0.")
     for name, value in (("seed", seed), ("start", start)):

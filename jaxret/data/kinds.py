@@ -20,7 +20,8 @@ class Bucket:
 
     Attributes:
       max_len: ids of a passage, markers included; the longest passage of a query decides.
-      global_batch_size: queries in a batch of all processes together; 0 for the run's own number.
+      global_batch_size: queries in a batch of all processes together, a multiple of the devices; 0 for the run's own
+        number.
     """
 
     max_len: int

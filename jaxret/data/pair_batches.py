@@ -37,7 +37,7 @@ def pair_batches(
       groups: `data.batches.training_batches` with its sources and sizes bound.
       tokenizer, text: how a pair becomes ids.
       query_max_len: ids of a query alone, those around it included, longer ones are cut; None for `max_len`.
-      place: what the trainer gives: batch size, seed, first batch, process.
+      place: what the trainer gives: batch size, seed, first batch, process, devices.
 
     Raises:
       InputError: `max_len` is too short, or as `groups`.

@@ -45,6 +45,7 @@ def context_batches(
     start: int = 0,
     process_index: int = 0,
     process_count: int = 1,
+    devices: int = 1,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Endless batches of sentence pairs for contrastive context prediction, int32, of this process.
 
@@ -55,13 +56,13 @@ def context_batches(
     Args:
       sources: documents of one sentence are left out; the log says how many.
       tokenizer, text, global_batch_size, seed, cache_dir, size_exponent, pure: see `training_batches`.
-      start, process_index, process_count: see there.
+      start, process_index, process_count, devices: see there.
       window: the context is drawn uniformly from the sentences at most this far from the centre, itself left out.
 
     Raises:
       InputError: the sizes do not fit together, or a source is wrong.
     """
-    place = _place(global_batch_size, seed, start, process_index, process_count)
+    place = _place(global_batch_size, seed, start, process_index, process_count, devices)
     check_mixing(pure, size_exponent)
     if window < 1:
         raise InputError("window", f"{window} leaves no context", "Give 1 or more.")
@@ -97,6 +98,7 @@ def text_batches(
     start: int = 0,
     process_index: int = 0,
     process_count: int = 1,
+    devices: int = 1,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Endless batches of texts, int32, of this process: `tokens` [b l], `language` [b], and what masking adds.
 
@@ -107,14 +109,14 @@ def text_batches(
     Args:
       sources: documents of one sentence stay.
       tokenizer, text, global_batch_size, seed, cache_dir, size_exponent, pure: see `training_batches`.
-      start, process_index, process_count: see there.
+      start, process_index, process_count, devices: see there.
       masking: `MaskedLM` or `RetroMAE` of `jaxret.data.masking`; None for the ids alone.
       packed: rows of several texts; not for RetroMAE, which rebuilds a row from one vector.
 
     Raises:
       InputError: the sizes do not fit together, a source is wrong, or the tokeniser has no [MASK].
     """
-    place = _place(global_batch_size, seed, start, process_index, process_count)
+    place = _place(global_batch_size, seed, start, process_index, process_count, devices)
     check_mixing(pure, size_exponent)
     if packed and isinstance(masking, RetroMAE):
         problem = "RetroMAE rebuilds a row from one vector, but a packed row has several texts"
@@ -143,8 +145,10 @@ def text_batches(
     return endless_batches(kinds(found, pure, [global_batch_size]), **place)
 
 
-def _place(global_batch_size: int, seed: int, start: int, process_index: int, process_count: int) -> dict[str, int]:
-    check_place(global_batch_size, seed, start, process_index, process_count)
+def _place(
+    global_batch_size: int, seed: int, start: int, process_index: int, process_count: int, devices: int
+) -> dict[str, int]:
+    check_place(global_batch_size, seed, start, process_index, process_count, devices)
     return {"seed": seed, "start": start, "process_index": process_index, "process_count": process_count}
 
 

@@ -77,8 +77,9 @@ def train(
     Args:
       workdir: holds the model's description, `checkpoints/<step>`, `tensorboard/`, `manifest.json` and, where asked
         for, `best.json` and `profile/`.
-      batches: `(tokenizer, text, global_batch_size=, seed=, cache_dir=, start=, process_index=, process_count=)`
-        gives this process's rows of each global batch, from batch `start` on.
+      batches: `(tokenizer, text, global_batch_size=, seed=, cache_dir=, start=, process_index=, process_count=,
+        devices=)` gives this process's rows of each global batch, from batch `start` on. It may make batches of other
+        sizes too, which must divide over so many devices.
       objective: `(model, params, state, batch, rng) -> (loss, (state, metrics))`, or such a loss with parameters and
         state of its own.
       optimizer: `(steps) -> GradientTransformation`.
@@ -130,7 +131,7 @@ def train(
     trained = dataclasses.replace(model, chunk_rows=chunk_rows, kept_rows=kept_rows, remat=remat, unrolled=unrolled)
     step, abstract = step_program(trained, objective, optimizer_, seed, mesh)
     watch = Watch(max_nonfinite, diagnosis_program(trained.for_search(), objective_.loss, seed, mesh))
-    open_batches = _of_this_process(batches, model, global_batch_size, seed, folder / "examples")
+    open_batches = _of_this_process(batches, model, mesh, global_batch_size, seed, folder / "examples")
     if dry_run:
         open_batches(start=0)
         return folder
@@ -156,7 +157,12 @@ def train(
 
 
 def _of_this_process(
-    batches: Callable[..., Iterator[dict[str, np.ndarray]]], model: Network, rows: int, seed: int, cache_dir: Path
+    batches: Callable[..., Iterator[dict[str, np.ndarray]]],
+    model: Network,
+    mesh: jax.sharding.Mesh,
+    rows: int,
+    seed: int,
+    cache_dir: Path,
 ) -> Callable[..., Iterator[dict[str, np.ndarray]]]:
     """This process's rows of each global batch, as a function of the batch to start with."""
     return functools.partial(
@@ -168,6 +174,7 @@ def _of_this_process(
         cache_dir=cache_dir,
         process_index=jax.process_index(),
         process_count=jax.process_count(),
+        devices=_batch_devices(mesh),
     )
 
 
@@ -198,8 +205,13 @@ def _check_sizes(steps: int, global_batch_size: int, mesh: jax.sharding.Mesh) ->
     _check_rows("train.global_batch_size", global_batch_size, mesh)
 
 
+def _batch_devices(mesh: jax.sharding.Mesh) -> int:
+    """That the rows of a batch are divided over."""
+    return mesh.shape["data"] * mesh.shape["fsdp"]
+
+
 def _check_rows(setting: str, rows: int, mesh: jax.sharding.Mesh) -> None:
-    devices = mesh.shape["data"] * mesh.shape["fsdp"]
+    devices = _batch_devices(mesh)
     if rows < 1 or rows % devices:
         problem = f"{rows} rows do not divide over {devices} devices (data x fsdp)"
         raise InputError(setting, problem, f"Give a multiple of {devices}.")

@@ -157,6 +157,11 @@ def test_errors(files, batches):
         ({"length_buckets": (Bucket(24), Bucket(24))}, "do not ascend"),
         ({"length_buckets": (Bucket(24), Bucket(64))}, "64 ids, but a passage has at most 48. Raise passage_max_len"),
         ({"length_buckets": (Bucket(24), Bucket(48, 3)), "process_count": 2}, "3 cannot be divided among 2 processes"),
+        (
+            {"length_buckets": (Bucket(24), Bucket(48, 6)), "process_count": 2, "devices": 4},
+            r"^Bucket\.global_batch_size, of max_len 48: 6 cannot be divided among 4 devices\. Choose a multiple of 4",
+        ),
+        ({"devices": 8}, "^global_batch_size: 4 cannot be divided among 8 devices"),
         ({"length_buckets": (Bucket(2), Bucket(48))}, "passage_max_len: 2 is too short"),
     ]:
         with pytest.raises(InputError, match=message):

@@ -239,6 +239,8 @@ def test_errors(file, batches, tmp_path):
         (text_batches, [tmp_path / "empty.txt"], {}, "empty.txt: holds no text"),
         (text_batches, [file(), TextSource(file(), language=1)], {}, "the same text twice"),
         (text_batches, [file()], {"batch": 3, "process_count": 2}, "3 cannot be divided among 2"),
+        (text_batches, [file()], {"devices": 8}, "global_batch_size: 4 cannot be divided among 8 devices"),
+        (context_batches, [file()], {"window": 1, "devices": 8}, "4 cannot be divided among 8 devices"),
         (text_batches, [file()], {"start": -2}, "start: -2 is negative"),
         (text_batches, [file()], {"pure": "yes"}, "pure: unknown choice 'yes'"),
         (text_batches, [file()], {"packed": True, "masking": RetroMAE()}, "packed: RetroMAE rebuilds a row from one"),

@@ -1,3 +1,4 @@
+import functools
 import json
 import os
 import random
@@ -12,11 +13,15 @@ import jax
 import numpy as np
 import pytest
 
+from jaxret.data.batches import Bucket, training_batches
+from jaxret.data.tasks import Source
 from jaxret.errors import InputError
 from jaxret.runtime.checkpoints import Checkpoints
 from jaxret.runtime.mesh import device_mesh
 from jaxret.runtime.model import Model
 from jaxret.train.loop import train
+from jaxret.train.objectives.contrastive import contrastive
+from jaxret.train.optimizers import adamw
 from jaxret.train.progress import HISTORY, history
 
 STEPS, DEVICES = 8, 4
@@ -217,6 +222,23 @@ def test_bad_settings_are_input_errors_before_anything_is_made(model, tmp_path, 
     with pytest.raises(InputError, match=message):
         train(**settings(model, tmp_path, **changes))
     assert not (tmp_path / "run").exists()
+
+
+def test_a_buckets_batch_that_does_not_divide_is_an_input_error_before_any_data_is_read(
+    model, beir_of_animals, tmp_path
+):
+    buckets = (Bucket(model.text.passage_max_len - 1, 16), Bucket(model.text.passage_max_len, 12))
+    ones = dict.fromkeys(model.config.heads, 1.0)
+    changes = {
+        "batches": functools.partial(
+            training_batches, sources=(Source(beir_of_animals),), train_group_size=1, length_buckets=buckets
+        ),
+        "objective": functools.partial(contrastive, temperature=ones, weight=ones),
+        "optimizer": functools.partial(adamw, learning_rate=0.01),
+    }
+    with pytest.raises(InputError, match=r"^Bucket\.global_batch_size, of max_len \d+: 12 .* 8 devices.*multiple of 8"):
+        train(**settings(model, tmp_path, **changes))
+    assert not (tmp_path / "run" / "examples").exists()
 
 
 def test_the_workdir_of_another_model_is_an_input_error(model, tmp_path):
