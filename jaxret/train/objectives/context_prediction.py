@@ -21,7 +21,7 @@ from jaxret.runtime.precision import cast, compute_dtype
 from jaxret.train.objective import OWN, Objective, copied, languages_below
 from jaxret.train.objectives.memory import boxed_bank, moved
 from jaxret.train.objectives.predicted import states
-from jaxret.train.objectives.represented import Batch, Metrics
+from jaxret.train.objectives.represented import Batch, Metrics, effective_negatives
 
 NORMS = ("asymmetric", "symmetric", "none")
 
@@ -130,9 +130,10 @@ def _compared(
     where = _may_meet(batch, languages=not shared_batch)
     both, known = _remembered_scores(center, context, bank, language, batch["document"])
     losses = context_prediction(scores, *both, temperature, where=where, bank_where=known)
-    best = jnp.argmax(jnp.where(where, scores, -jnp.inf), axis=1)
+    best, own = jnp.argmax(jnp.where(where, scores, -jnp.inf), axis=1), jnp.arange(len(center))
     memories = jnp.mean(jnp.sum(known, axis=1, dtype=jnp.float32))
-    return losses, {"accuracy": jnp.mean(best == jnp.arange(len(center))), "memories": memories}
+    metrics = {"accuracy": jnp.mean(best == own), "memories": memories}
+    return losses, metrics | effective_negatives(jnp.concatenate([where, known], axis=1), own)
 
 
 def _may_meet(batch: Batch, *, languages: bool) -> Bool[Array, "b b"]:

@@ -15,7 +15,15 @@ from jaxret.ops.memory_bank import MemoryBank, bank_scores, empty_bank, remember
 from jaxret.runtime.mesh import all_pairs
 from jaxret.runtime.model import Model
 from jaxret.train.objective import Objective, copied, languages_below
-from jaxret.train.objectives.represented import Batch, candidates, dot_products, needed, positives, represented
+from jaxret.train.objectives.represented import (
+    Batch,
+    candidates,
+    dot_products,
+    effective_negatives,
+    needed,
+    positives,
+    represented,
+)
 
 AXES = (("languages", "memories", None), ("languages", "memories"), ("languages",), ("languages",))
 
@@ -61,9 +69,10 @@ def remembering(*, size: int, temperature: float, languages: int = 1, momentum: 
         older, older_keys, written = bank_scores(queries, bank, language)
         known = batch.get("positive_keys", keys[:, :1])
         where = jnp.concatenate([candidates(batch), written & other_texts(known, older_keys)], axis=1)
-        losses = info_nce(jnp.concatenate([scores, older], axis=1), positives(batch), temperature, where=where)
+        own = positives(batch)
+        losses = info_nce(jnp.concatenate([scores, older], axis=1), own, temperature, where=where)
         bank = remembered(bank, passages[:: keys.shape[1]], language, keys[:, 0])
         metrics = {"memories": jnp.mean(jnp.sum(written, axis=1, dtype=jnp.float32))}
-        return jnp.mean(losses), (state | {"bank": bank}, metrics)
+        return jnp.mean(losses), (state | {"bank": bank}, metrics | effective_negatives(where, own))
 
     return Objective(loss, init, check=languages_below(languages, "remembering.languages"))

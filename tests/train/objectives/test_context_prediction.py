@@ -47,8 +47,8 @@ def vectors_of(model, params, state, batch, norm):
 
 
 def loop(state, batch, center, context, shared_bank, shared_batch):
-    """The losses, one pair and one candidate at a time."""
-    language, document, bank, losses = batch["language"], batch["document"], state.get("bank"), []
+    """The loss and how many negatives a sentence has, one pair and one candidate at a time."""
+    language, document, bank, losses, negatives = batch["language"], batch["document"], state.get("bank"), [], 0
     for i in range(B):
         total = 0.0
         for own, others in ((center, context), (context, center)):
@@ -62,8 +62,9 @@ def loop(state, batch, center, context, shared_bank, shared_batch):
                     among.append(own[i] @ np.asarray(bank.vectors[ring, place]))
             among = np.array(among) / 0.3
             total += np.log(np.sum(np.exp(among))) - among[0]
+            negatives += len(among) - 1
         losses.append(total)
-    return np.mean(losses)
+    return np.mean(losses), negatives / (2 * B)
 
 
 CASES = {
@@ -83,8 +84,9 @@ def test_the_loss_is_a_loop_over_candidates(model, random_params, case):
     loss, gradients, after, metrics = tiny.valued(bert, objective, params, state, batch)
     (center, of_center), (context, of_context) = vectors_of(bert, params, state, batch, norm)
     shared = settings.get("shared_bank", False)
-    expected = loop(state, batch, center, context, shared, settings.get("shared_batch", False))
+    expected, negatives = loop(state, batch, center, context, shared, settings.get("shared_batch", False))
     np.testing.assert_allclose(loss, expected, rtol=1e-5)
+    assert metrics["effective_negatives"] == negatives
     assert after["step"] == step + 1
     for found, before, used in zip(
         after["running"], state["running"], of_context if step % 2 else of_center, strict=True
@@ -122,7 +124,7 @@ def test_contexts_go_through_the_moving_average(model, random_params):
     jax.tree.map(np.testing.assert_array_equal, after["average"], older)
     center = vectors_of(bert, params, state, batch, "asymmetric")[0][0]
     context = vectors_of(bert, older, state, batch, "asymmetric")[1][0]
-    np.testing.assert_allclose(loss, loop(state, batch, center, context, True, False), rtol=1e-5)
+    np.testing.assert_allclose(loss, loop(state, batch, center, context, True, False)[0], rtol=1e-5)
 
 
 def test_the_first_average_is_the_model_itself(model):

@@ -65,15 +65,17 @@ def test_losses_are_those_of_plain_queues(model, params, batches, momentum, step
         now = jax.device_get(state.params)
         q = np.asarray(apply(now, batch["query"], "query").dense)
         d = np.asarray(apply(average if momentum else now, batch["passage"].reshape(B * N, -1), "passage").dense)
-        columns, losses = batch["passage_key"].reshape(-1), []
+        columns, losses, negatives = batch["passage_key"].reshape(-1), [], 0
         for i, language in enumerate(batch["language"]):
             ring = rings[language]
             logits = np.concatenate([d @ q[i], [vector @ q[i] for vector, _ in ring]]) / TEMPERATURE
             keys = [*columns, *(key for _, key in ring)]
             kept = [key not in batch["positive_keys"][i] for key in keys]
             losses.append(nll(logits[None], [i * N], np.array([kept]))[0])
+            negatives += sum(kept[: i * N] + kept[i * N + 1 :])
         state, metrics = step(state, global_batch(batch, mesh))
         np.testing.assert_allclose(metrics["loss"], np.mean(losses), rtol=2e-5, err_msg=f"step {number}")
+        assert metrics["effective_negatives"] == negatives / B
         for i, language in enumerate(batch["language"]):
             rings[language].append((d[i * N], batch["passage_key"][i, 0]))
         if number == steps // 2:
