@@ -157,7 +157,7 @@ class Checkpoints:
     def _whole_step(self) -> int:
         for step in reversed(self.steps()):
             folder = self.folder / str(step)
-            file = checksums.damaged(folder)
+            file = self._damaged(step)
             if file is None:
                 return step
             logger.warning("%s: damaged; checkpoint %d is set aside, the one before it is tried", file, step)
@@ -165,12 +165,20 @@ class Checkpoints:
             folder.rename(f"{folder}{ASIDE}")
         return -1
 
+    def _damaged(self, step: int, items: Sequence[str] = ("",)) -> Path | None:
+        """A damaged file of a step's items; its checksums, where it has none but a step that was saved earlier does."""
+        folder, earlier = self.folder / str(step), (each for each in self.steps() if each < step)
+        sums = folder / checksums.SUMS
+        if not sums.exists() and any((self.folder / str(each) / checksums.SUMS).exists() for each in earlier):
+            return sums
+        return checksums.damaged(folder, items)
+
     @contextmanager
     def _readable(self, step: int, items: Sequence[str]) -> Iterator[None]:
         """Checks the files of a step's items; turns orbax's many errors about damaged ones into one with the name."""
         folder, fix = self.folder / str(step), "Choose another step; training goes on from the one before it."
         self.wait()
-        if step != self._whole and (file := checksums.damaged(folder, items)):
+        if step != self._whole and (file := self._damaged(step, items)):
             raise InputError(file, "the checkpoint is damaged: this file is not as it was written", fix)
         try:
             yield

@@ -148,8 +148,6 @@ def test_whatever_is_damaged_is_named_and_the_step_before_is_used(opened, folder
     for file in files:
         whole = (step / file).read_bytes()
         for damage in (truncated, flipped, removed) if whole else (removed,):
-            if (damage, file.name) == (removed, "SHA256SUMS"):
-                continue  # as before there were checksums; the others are read all the same
             damage(step / file)
             caplog.clear()
             checkpoints = opened()
@@ -160,6 +158,28 @@ def test_whatever_is_damaged_is_named_and_the_step_before_is_used(opened, folder
     assert opened().whole_step() == 2
     found = opened().restore(1, abstract(params()), abstract(REST))
     assert_bit_equal(found[:2], (params(1), REST))
+
+
+def test_a_cut_file_without_its_checksums_is_found(opened, folder, caplog):
+    for step in (1, 2):
+        opened().save(step, params(step), REST, {"batches": step})
+    truncated(folder / "2" / "rest" / "_METADATA")
+    removed(folder / "2" / "SHA256SUMS")
+    with pytest.raises(InputError, match=rf"^{folder}/2/SHA256SUMS: the checkpoint is damaged"):
+        opened(read_only=True).restore_params(abstract(params()), 2)
+    checkpoints = opened()
+    assert checkpoints.whole_step() == 1 and f"{folder}/2/SHA256SUMS: damaged" in caplog.text
+
+
+def test_a_run_begun_before_there_were_checksums_goes_on(opened, folder):
+    for step in (1, 2, 3):
+        opened().save(step, params(step), REST, {"batches": step})
+    for step in (1, 2):
+        removed(folder / str(step) / "SHA256SUMS")
+    truncated(folder / "3" / "position" / "metadata")
+    checkpoints = opened()
+    assert checkpoints.whole_step() == 2 and checkpoints.position(2) == {"batches": 2}
+    assert_bit_equal(opened().restore_params(abstract(params()), 1)[0], params(1))
 
 
 def test_a_step_that_was_set_aside_is_written_again(opened, folder):
