@@ -2,28 +2,40 @@
 
     PYTHONPATH=.venv/libtpu python -m benchmarks.tpu.table
 
-A step that was compiled before is not compiled again: what was found lies in runs/tpu/. `--kind`, `--encoder` and
-`--topology` choose some of the steps.
+A step that was compiled before is not compiled again: what was found lies in runs/tpu/, and counts as long as sources
+and compiler are the same. `--kind`, `--encoder` and `--topology` choose some of the steps.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import json
 import sys
 import time
+from importlib.metadata import distributions
 from pathlib import Path
 from typing import Any
 
 from benchmarks.tpu.arithmetic import model_flops, program_flops, texts
 from benchmarks.tpu.kernels import cycles as kernel_cycles
 from benchmarks.tpu.steps import STEPS, Step
-from jaxret.files import write_json
+from jaxret.files import sha256, write_json
 from jaxret.runtime.compiled.costs import costs, held_bytes
 from jaxret.runtime.compiled.hlo import Program
 from jaxret.train.throughput import peak_flops
 
+ROOT = Path(__file__).parents[2]
 RESULTS = Path("runs/tpu")
+MADE_OF = (
+    "jaxret/nn",
+    "jaxret/ops",
+    "jaxret/runtime",
+    "jaxret/train",
+    "benchmarks/tpu/steps.py",
+    "benchmarks/tpu/kernels.py",
+)
+COMPILERS = ("jax", "libtpu")
 CLOCK = {"v5e": 1.5e9, "v5p": 1.75e9}
 HBM_RATE = {"v5e": 819e9, "v5p": 2765e9}
 DEVICE = {"v5e": "TPU v5 lite", "v5p": "TPU v5"}
@@ -32,18 +44,39 @@ MARK = "<!-- benchmarks/tpu/table.py -->"
 DEAREST = 12
 
 
-def schedules(steps: list[Step]) -> dict[str, int]:
+def fingerprint(root: Path = ROOT) -> str:
+    """A hash of all that the programs depend on: our sources, and the versions of the compiler."""
+    versions = [f"{name} {found.version}" for name in COMPILERS for found in distributions(name=name)]
+    digest = hashlib.sha256("\n".join(versions).encode())
+    for part in MADE_OF:
+        for file in sorted((root / part).rglob("*.py")) or [root / part]:
+            digest.update(f"\n{file.relative_to(root)} {sha256(file)}".encode())
+    return digest.hexdigest()
+
+
+def known(place: Path, made_of: str) -> dict[str, Any]:
+    """What was found before with the same fingerprint; {} otherwise."""
+    record = json.loads(place.read_text()) if place.exists() else {}
+    return record["found"] if record.get("made_of") == made_of else {}
+
+
+def keep(place: Path, made_of: str, found: dict[str, Any]) -> None:
+    """Writes what was found, for `known`."""
+    write_json(place, {"made_of": made_of, "found": found})
+
+
+def schedules(steps: list[Step], made_of: str) -> dict[str, int]:
     """Cycles of the kernels of steps; asked for before anything is compiled here, as one process at a time may."""
     place = RESULTS / "kernels.json"
-    known = json.loads(place.read_text()) if place.exists() else {}
+    shapes = known(place, made_of)
     for step in steps:
         encoder = step.model().config.encoder
         for rows, length in texts(step):
             shape = f"{rows} {length} {encoder.width} {encoder.heads_width}"
-            if shape not in known:
-                known[shape] = kernel_cycles(*map(int, shape.split()))
-                write_json(place, known)
-    return {name: cycles for found in known.values() for name, cycles in found.items()}
+            if shape not in shapes:
+                shapes[shape] = kernel_cycles(*map(int, shape.split()))
+                keep(place, made_of, shapes)
+    return {name: cycles for found in shapes.values() for name, cycles in found.items()}
 
 
 def measured(step: Step, kernels: dict[str, int]) -> dict[str, Any]:
@@ -105,8 +138,8 @@ def dearest(step: Step, found: dict[str, Any]) -> list[str]:
 
 
 def document(found: dict[str, dict[str, Any]]) -> str:
-    """The tables."""
-    steps = [step for step in STEPS if step.name in found]
+    """The tables, of the steps that something was found of."""
+    steps = [step for step in STEPS if found[step.name]]
     lines = [
         "| step | encoder | chips | rows a chip | HBM, GiB | products, TFLOP | by hand | model, TFLOP "
         "| HBM traffic, GiB | sent, MiB | million cycles | share of peak |",
@@ -128,17 +161,18 @@ def main() -> None:
     wanted = vars(parser.parse_args())
     output = wanted.pop("output")
     RESULTS.mkdir(parents=True, exist_ok=True)
-    places = {step: RESULTS / f"{step.name}.json" for step in STEPS}
+    made_of = fingerprint()
+    found = {step.name: known(RESULTS / f"{step.name}.json", made_of) for step in STEPS}
     missing = [
         step
         for step in STEPS
-        if not places[step].exists() and all(value in (None, getattr(step, name)) for name, value in wanted.items())
+        if not found[step.name] and all(value in (None, getattr(step, name)) for name, value in wanted.items())
     ]
-    kernels = schedules(missing)
+    kernels = schedules(missing, made_of)
     for step in missing:
         print(step.name, file=sys.stderr, flush=True)
-        write_json(places[step], measured(step, kernels))
-    found = {step.name: json.loads(place.read_text()) for step, place in places.items() if place.exists()}
+        found[step.name] = measured(step, kernels)
+        keep(RESULTS / f"{step.name}.json", made_of, found[step.name])
     text = output.read_text()
     before, _, after = text.split(MARK)
     output.write_text(f"{before}{MARK}\n{document(found)}\n{MARK}{after}")

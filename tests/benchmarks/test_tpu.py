@@ -9,6 +9,7 @@ import pytest
 from benchmarks.tpu.arithmetic import model_flops, program_flops, texts
 from benchmarks.tpu.kernels import walked
 from benchmarks.tpu.steps import STEPS, Step
+from benchmarks.tpu.table import MADE_OF, fingerprint, keep, known
 from jaxret.runtime.compiled.costs import costs
 from jaxret.runtime.compiled.hlo import Program
 from jaxret.runtime.mesh import device_mesh
@@ -64,6 +65,26 @@ def test_a_product_waits_for_its_unit():
     assert walked(bundles.replace("gmra.mxu0 %v1 }", "gmra.mxu3 %v1 }")) == 4 + 16
     with pytest.raises(ValueError, match="not a product of bfloat16"):
         walked("0x1   :  { %1 = vmatmul.f32.gmra.mxu0 %v1 }")
+
+
+def test_what_was_found_counts_as_long_as_the_sources_are_the_same(root, tmp_path, monkeypatch):
+    assert all((root / part).exists() for part in MADE_OF)
+    files = [tmp_path / (part if part.endswith(".py") else f"{part}/deep/module.py") for part in MADE_OF]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_text("x = 1\n")
+    place, before = tmp_path / "found.json", fingerprint(tmp_path)
+    assert known(place, before) == {}
+    keep(place, before, {"hbm": 1})
+    (tmp_path / "jaxret" / "cli.py").write_text("x = 1\n")
+    assert known(place, fingerprint(tmp_path)) == {"hbm": 1}
+    for file in files:
+        file.write_text("x = 2\n")
+        assert known(place, fingerprint(tmp_path)) == {}
+        file.write_text("x = 1\n")
+    assert known(place, fingerprint(tmp_path)) == {"hbm": 1}
+    monkeypatch.setattr("benchmarks.tpu.table.COMPILERS", ("flax",))
+    assert known(place, fingerprint(tmp_path)) == {}
 
 
 def test_the_table_agrees_with_the_count(root):
