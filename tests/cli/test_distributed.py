@@ -105,10 +105,10 @@ def test_an_error_of_one_process_ends_the_other(processes, index, tmp_path, fail
     assert time.perf_counter() - begun < 60, "nobody waited for a connection to time out"
 
 
-def test_what_is_searched_by_one_process_is_refused(processes, index):
-    modes = ("plaid", "bm25")
-    ended = processes(*(("search", "a hen", "--index", index, "--mode", mode) for mode in modes))
-    for mode, (code, _, err) in zip(modes, ended, strict=True):
+@pytest.mark.parametrize("mode", ["plaid", "bm25"])
+def test_what_is_searched_by_one_process_is_refused(processes, index, mode):
+    command = ("search", "a hen", "--index", index, "--mode", mode)
+    for code, _, err in processes(command, command):
         assert code == 2 and f"jaxret: --distributed: {mode} is searched by one process. Leave the option out" in err
 
 
