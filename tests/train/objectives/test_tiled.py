@@ -187,9 +187,8 @@ def stepped(model, random_params):
     return found
 
 
-@pytest.mark.parametrize("shape", [(1, 1, 1), (2, 2, 2)])
-def test_every_mesh_and_chunk_gives_the_same_step(stepped, shape):
-    expected, found = stepped(False, (1, 1, 1), 0), stepped(True, shape, 3)
+def test_a_mesh_and_chunks_give_the_same_step(stepped):
+    expected, found = stepped(False, (1, 1, 1), 0), stepped(True, (2, 2, 2), 3)
     assert found[0].keys() == expected[0].keys()
     for name, value in expected[0].items():
         np.testing.assert_allclose(found[0][name], value, rtol=1e-5, atol=1e-5, err_msg=name)
