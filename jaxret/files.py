@@ -75,8 +75,9 @@ def atomic(path: str | Path, mode: str = "w") -> Iterator[IO[Any]]:
 def atomic_folder(path: str | Path) -> Iterator[Path]:
     """A temporary folder beside `path` that takes its place at the end: all of it, or none.
 
-    An older folder stays until then. On Linux there is a whole one at every moment, even if this process is killed.
-    What it leaves then is removed as with `atomic`.
+    An older folder stays until then. Where the system and the file system can exchange two names there is a whole one
+    at every moment, even if this process is killed; elsewhere not between two renames. What it leaves then is removed
+    as with `atomic`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -3,7 +3,8 @@
     PYTHONPATH=.venv/libtpu python -m benchmarks.tpu.table
 
 A step that was compiled before is not compiled again: what was found lies in runs/tpu/, and counts as long as sources
-and compiler are the same. `--kind`, `--encoder` and `--topology` choose some of the steps.
+and compiler are the same. `--kind`, `--encoder` and `--topology` choose some of the steps; the page then has these and
+those that still count.
 """
 
 from __future__ import annotations
