@@ -9,7 +9,7 @@ import typer
 
 from jaxret.cli import convert, encode, evaluate, fuse, index, merge, mine, report, rerank, score, search, train, vocab
 from jaxret.errors import InputError
-from jaxret.runtime.heap import keep_heap
+from jaxret.runtime.heap import keep_heap, one_arena
 
 app = typer.Typer(
     name="jaxret",
@@ -54,4 +54,6 @@ def program() -> None:
     """The command in a process of its own, which training may begin again."""
     if sys.argv[1:2] == ["train"]:
         keep_heap()
+    else:
+        one_arena()
     main()

@@ -12,6 +12,7 @@ from importlib.util import find_spec
 # array's place from the next one; huge pages.
 SETTINGS = {"trim_threshold": 2**63 - 1, "mmap_max": 0, "arena_max": 1, "tcache_count": 0, "mxfast": 0, "hugetlb": 1}
 TUNABLES = "GLIBC_TUNABLES"
+M_ARENA_MAX = -8  # of glibc's malloc.h
 WORDS = ":".join(f"glibc.malloc.{name}={value}" for name, value in SETTINGS.items())
 
 
@@ -33,6 +34,16 @@ def compute_in_turn() -> None:
     import jax
 
     jax.config.update("jax_cpu_enable_async_dispatch", False)
+
+
+def one_arena() -> None:
+    """Lets all threads share one heap; call it before they begin.
+
+    glibc otherwise gives most threads one of their own, and each keeps what its thread once needed, to compile a
+    program for example, where the others cannot have it.
+    """
+    if TUNABLES not in os.environ and _on_glibc():
+        ctypes.CDLL(None).mallopt(M_ARENA_MAX, 1)
 
 
 def give_back() -> None:

@@ -28,6 +28,7 @@ from jaxret.search.held_rows import BLOCKS, HeldRows, Shelf, Stored, Stretch, de
 from jaxret.search.lanes import in_lanes
 from jaxret.search.on_devices import DeviceSearch, block_sizes, lanes
 from jaxret.search.reduced import ReducedSearch
+from jaxret.search.room import aligned
 from jaxret.search.store import StoredVectors
 from jaxret.search.survivors import ROOM, Scores, Survivors
 from jaxret.search.vectors import Vectors
@@ -121,7 +122,7 @@ class ReducedDense(ReducedSearch):
         positions = np.empty((len(queries), self._k), np.int32)
 
         def lane(numbers: Iterator[int]) -> None:
-            block = jax.tree.map(np.empty_like, self._held[0].stored)
+            block = jax.tree.map(lambda x: aligned(x.shape, x.dtype), self._held[0].stored)
             for number in numbers:
                 rows = slice(starts[number], starts[number + 1])
                 scores[rows], positions[rows] = self._best(batches[number], candidates[rows], block)

@@ -1,4 +1,4 @@
-"""A process that keeps its heap does not ask for the same pages again."""
+"""A process that keeps its heap does not ask for the same pages again; threads that share one have no other."""
 
 import subprocess
 import sys
@@ -48,3 +48,30 @@ def test_the_pages_stay():
 @pytest.mark.parametrize("environment", [{"JAX_PLATFORMS": "tpu"}, {TUNABLES: "glibc.malloc.check=0"}])
 def test_other_platforms_and_the_settings_of_users_stay_as_they_are(environment):
     assert run("kept", **environment)[0] > 10_000
+
+
+THREAD = """
+import ctypes, sys, threading
+from jaxret.runtime.heap import one_arena
+if sys.argv[1] == "one":
+    one_arena()
+libc, places = ctypes.CDLL(None), []
+libc.malloc.restype = ctypes.c_void_p
+thread = threading.Thread(target=lambda: places.append(libc.malloc(ctypes.c_size_t(1000))))
+thread.start()
+thread.join()
+(heap,) = (line.split()[0] for line in open("/proc/self/maps") if line.endswith("[heap]\\n"))
+start, stop = (int(end, 16) for end in heap.split("-"))
+print(start <= places[0] < stop)
+"""
+
+
+@pytest.mark.parametrize(
+    ("way", "environment", "shared"),
+    [("one", {}, "True"), ("many", {}, "False"), ("one", {TUNABLES: "glibc.malloc.check=0"}, "False")],
+)
+def test_threads_share_the_heap_unless_the_user_has_settings(way, environment, shared):
+    done = subprocess.run(
+        [sys.executable, "-c", THREAD, way], check=True, capture_output=True, text=True, env=environment
+    )
+    assert done.stdout.strip() == shared
