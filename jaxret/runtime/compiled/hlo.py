@@ -138,18 +138,28 @@ class Program:
         return self.computations[instruction.called[0]] if instruction.opcode == "fusion" else None
 
     def source(self, instruction: Instruction, within: str) -> str:
-        """`file:line` of the innermost frame in a file whose path holds `within`, from there on; "" for none."""
+        """`file:line` of the innermost frame in a file whose path holds `within`, from there on; "" for none.
+
+        Behind it that of the next frame in another such file, the caller, in brackets.
+        """
+        found = dict[str, str]()
+        for path, line in self._frames(instruction.frame):
+            if within in path and len(found) < 2:
+                file = path[path.index(within) :]
+                found.setdefault(file, f"{file}:{line}")
+        innermost, *caller = found.values() or [""]
+        return f"{innermost} ({caller[0]})" if caller else innermost
+
+    def _frames(self, number: int) -> Iterator[tuple[str, int]]:
+        """File and line of a stack's frames, innermost first."""
         files, locations, frames = self._tables
-        number = instruction.frame
         while number in frames:
             location, parent = frames[number]
             file, line = locations[location]
-            if within in files[file]:
-                return f"{files[file][files[file].index(within) :]}:{line}"
+            yield files[file], line
             if parent == number:
-                break
+                return
             number = parent
-        return ""
 
     def _run(self, name: str, times: int) -> Iterator[tuple[Computation, Instruction, int]]:
         computation = self.computations[name]

@@ -12,6 +12,7 @@ FileNames
 1 "/home/me/script.py"
 2 "/lib/jaxret/nn/layers.py"
 3 "/lib/flax/linen.py"
+4 "/lib/jaxret/nn/attention.py"
 
 FunctionNames
 1 "f"
@@ -20,11 +21,15 @@ FileLocations
 1 {file_name_id=1 function_name_id=1 line=3 end_line=3 column=1 end_column=2}
 2 {file_name_id=2 function_name_id=1 line=44 end_line=44 column=1 end_column=2}
 3 {file_name_id=3 function_name_id=1 line=9 end_line=9 column=1 end_column=2}
+4 {file_name_id=4 function_name_id=1 line=7 end_line=7 column=1 end_column=2}
+5 {file_name_id=2 function_name_id=1 line=50 end_line=50 column=1 end_column=2}
 
 StackFrames
 1 {file_location_id=1 parent_frame_id=1}
-2 {file_location_id=2 parent_frame_id=1}
-3 {file_location_id=3 parent_frame_id=2}
+2 {file_location_id=4 parent_frame_id=1}
+3 {file_location_id=3 parent_frame_id=5}
+4 {file_location_id=5 parent_frame_id=2}
+5 {file_location_id=2 parent_frame_id=4}
 
 %condition.1 (c: (s32[], f32[8])) -> pred[] {
   %c = (s32[], f32[8]{0}) parameter(0)
@@ -73,7 +78,8 @@ def test_an_instruction():
     assert (fused.opcode, fused.operands, fused.cycles) == ("fusion", ("x",), 70)
     assert fused.operation == "jit(f)/while/body/add"
     assert list(program.fused(fused).instructions) == ["p", "twice"]
-    assert program.source(fused, "jaxret/") == "jaxret/nn/layers.py:44", "the innermost frame of ours"
+    assert program.source(fused, "jaxret/") == "jaxret/nn/layers.py:44 (jaxret/nn/attention.py:7)", "and its caller"
+    assert program.source(fused, "flax/") == "flax/linen.py:9"
     assert program.source(fused, "elsewhere/") == ""
 
 
