@@ -28,30 +28,28 @@ def train(
 
     from jaxret.runtime.compile_cache import use_compile_cache
     from jaxret.runtime.heap import compute_in_turn
-    from jaxret.runtime.processes import join_processes
+    from jaxret.runtime.processes import one_job
     from jaxret.train import loop
 
     logging.basicConfig(format="%(message)s")
     logging.getLogger("jaxret.data").setLevel(logging.INFO)  # the shapes of the batches
-    if distributed:
-        join_processes()
     use_compile_cache()
     compute_in_turn()
-    parse_gin(gin_file, bindings(overrides or []))
-    configured = gin.get_configurable(loop.train)
-    facts = {"gin_files": gin_file, "gin_overrides": overrides or [], "gin": gin.config_str()}
-    try:
-        if dry_run:
-            configured(facts=facts, dry_run=True)
-            print(gin.config_str())
-        else:
-            print(configured(facts=facts))
-    except TypeError as error:
-        if "missing" in str(error) and "argument" in str(error):
-            raise InputError(
-                ", ".join(gin_file), f"a setting is not bound: {error}".split("\n")[0], "Bind it."
-            ) from None
-        raise
+    with one_job(distributed):
+        parse_gin(gin_file, bindings(overrides or []))
+        configured = gin.get_configurable(loop.train)
+        facts = {"gin_files": gin_file, "gin_overrides": overrides or [], "gin": gin.config_str()}
+        try:
+            if dry_run:
+                configured(facts=facts, dry_run=True)
+                print(gin.config_str())
+            else:
+                print(configured(facts=facts))
+        except TypeError as error:
+            if "missing" in str(error) and "argument" in str(error):
+                problem = f"a setting is not bound: {error}".split("\n")[0]
+                raise InputError(", ".join(gin_file), problem, "Bind it.") from None
+            raise
 
 
 def bindings(arguments: list[str]) -> list[str]:

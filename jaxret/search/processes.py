@@ -22,9 +22,6 @@ def best_of_processes(
     Args:
       scores: of this process's results.
       positions: of the same; EMPTY where it found fewer than k.
-
-    Raises:
-      OtherFailed: a process has failed before.
     """
     meet("results")
     rows = max(1, GATHERED // (scores.shape[1] * jax.process_count()))

@@ -1,6 +1,7 @@
 """Commands run by two processes, beside one."""
 
 import os
+import signal
 import socket
 import subprocess
 import sys
@@ -92,17 +93,54 @@ def test_two_processes_evaluate_as_one_does(processes, trained, index, beir_of_a
     assert not list((tmp_path / "1 of 2").iterdir()) and ended[2][1] == ""
 
 
-@pytest.mark.parametrize("failing", [0, 1])
-def test_an_error_of_one_process_ends_the_other(processes, index, tmp_path, failing):
-    commands = [("search", "a hen", "--index", folder) for folder in (index, index)]
-    commands[failing] = ("search", "a hen", "--index", tmp_path / "none")
+def assert_ended(failed, other, codes, message, seconds):
+    assert (failed[0], other[0]) == codes and failed[1] == other[1] == "", (failed, other)
+    assert message in other[2]
+    assert seconds < 60, "nobody waited for a connection to time out"
+
+
+def test_an_error_of_one_process_ends_the_other(processes, index, tmp_path):
     begun = time.perf_counter()
-    ended = processes(*commands)
-    (code, out, err), (other_code, other_out, other_err) = ended[failing], ended[1 - failing]
-    assert code == other_code == 2 and out == other_out == "", ended
-    assert f"jaxret: {tmp_path / 'none'}: no such folder. Check the path.\n" in err
-    assert f"jaxret: --distributed: process {failing} has failed. Its own message says why" in other_err
-    assert time.perf_counter() - begun < 60, "nobody waited for a connection to time out"
+    failed, other = processes(*(("search", "a hen", "--index", folder) for folder in (tmp_path / "none", index)))
+    problem = f"{tmp_path / 'none'}: no such folder. Check the path."
+    assert f"jaxret: {problem}\n" in failed[2]
+    message = f"jaxret: --distributed: process 0 has failed: {problem} Its own messages say more; mend that"
+    assert_ended(failed, other, (2, 2), message, time.perf_counter() - begun)
+
+
+PLAIN = """
+from __gin__ import dynamic_registration
+from jaxret.train import loop
+from tests.train import plain_model
+loop.train.workdir = "{workdir}"
+loop.train.batches = @plain_model.failing_batches
+loop.train.described = @plain_model.described
+loop.train.objective = @plain_model.remembered()
+loop.train.optimizer = @plain_model.optimizer
+loop.train.steps = 6
+loop.train.global_batch_size = 8
+plain_model.failing_batches.failing = 1
+plain_model.failing_batches.killed = {killed}
+"""
+
+
+@pytest.mark.parametrize(
+    ("killed", "codes", "message"),
+    [
+        (
+            False,
+            (1, 2),
+            "jaxret: --distributed: process 1 has failed: RuntimeError: no batch. Its own messages say more",
+        ),
+        (True, (-signal.SIGKILL, 1), "Connection closed by peer"),
+    ],
+)
+def test_an_error_in_the_midst_of_training_ends_the_other(processes, tmp_path, killed, codes, message):
+    """Which waits for a batch, or for the one that was killed to say goodbye."""
+    (tmp_path / "plain.gin").write_text(PLAIN.format(workdir=tmp_path / "run", killed=killed))
+    begun, command = time.perf_counter(), ("train", f"--gin_file={tmp_path / 'plain.gin'}")
+    other, failed = processes(command, command)
+    assert_ended(failed, other, codes, message, time.perf_counter() - begun)
 
 
 @pytest.mark.parametrize("mode", ["plaid", "bm25"])

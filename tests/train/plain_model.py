@@ -1,6 +1,9 @@
 """The smallest model that the trainer takes: least squares, compiled in an instant."""
 
 import json
+import os
+import signal
+import time
 from dataclasses import dataclass
 from types import SimpleNamespace
 from typing import Any, ClassVar
@@ -73,6 +76,22 @@ def batches(*, start, process_index, process_count, **_):
         number += 1
 
 
+def failing_batches(*, process_index, failing, killed, **settings):
+    """Two batches; then one process has none, for which the others must not wait, or is killed."""
+    for number, rows in enumerate(batches(process_index=process_index, **settings)):
+        if number == 2 and process_index == failing:
+            if killed:
+                os.kill(os.getpid(), signal.SIGKILL)
+            raise RuntimeError("no batch\nany more")
+        if number == 2 and not killed:
+            time.sleep(600)
+        yield rows
+
+
+def described(*_):
+    return Description(Plain())
+
+
 def remembered() -> Objective:
     """Regression against a noisy target and the rows of earlier batches, which it remembers."""
 
@@ -99,7 +118,7 @@ def run(workdir, **settings):
         "batches": batches,
         "objective": remembered(),
         "optimizer": optimizer,
-        "described": lambda *_: Description(Plain()),
+        "described": described,
         "steps": 6,
         "global_batch_size": ROWS,
         "save_interval_steps": 2,
