@@ -9,7 +9,6 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental import multihost_utils
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxret.data.beir import BeirFolder
@@ -72,10 +71,11 @@ class RetrievalEvaluation:
     def __call__(self, model: Model, params: Any) -> dict[str, float]:
         """`{<head>_<measure>: mean}`, for example `dense_ndcg_at_10`.
 
-        In a run of several processes each one computes the whole, on its own devices.
+        Texts are encoded by parameters that lie on a mesh as they lie there, over all its devices: each of several
+        processes makes this call. Each then searches by itself, on its own devices.
         """
         (ids, texts, qrels), corpus = self._judged, self._folder.corpus
-        model, (params, mesh) = model.for_search(), _within_process(params)
+        model, (params, mesh) = model.for_search(), _on_mesh(params)
         encoder = TextEncoder(model, params, mesh, programs=self._programs.setdefault((model, mesh), {}))
         heads, k = self.heads or model.config.heads, min(self.k, len(corpus))
         runs = model_runs(encoder, encoded_now(encoder, corpus), ids, texts, heads, k)
@@ -106,13 +106,11 @@ class RetrievalEvaluation:
         return ids, texts, qrels
 
 
-def _within_process(params: Any) -> tuple[Any, Mesh]:
-    """Parameters on devices of this process alone, and the mesh of these."""
+def _on_mesh(params: Any) -> tuple[Any, Mesh]:
+    """Parameters on their mesh, or whole on each of this process's devices where they have none; and the mesh."""
     shardings = [x.sharding for x in jax.tree.leaves(params) if isinstance(x.sharding, NamedSharding)]
     meshes = [sharding.mesh for sharding in shardings if isinstance(sharding.mesh, Mesh)]
-    if jax.process_count() == 1 and meshes:
+    if meshes:
         return params, meshes[0]
-    if jax.process_count() > 1:
-        params = multihost_utils.process_allgather(params, tiled=True)
     mesh = device_mesh(devices=jax.local_devices())
     return jax.device_put(params, NamedSharding(mesh, PartitionSpec())), mesh

@@ -10,6 +10,7 @@ import numpy as np
 from jaxret.data.beir import BeirFolder
 from jaxret.data.corpus import Corpus
 from jaxret.errors import InputError
+from jaxret.runtime.mesh import own_mesh
 from jaxret.search.bm25 import BM25, BM25Settings
 from jaxret.search.corpus import passage_texts, store_ids
 from jaxret.search.encode import TextEncoder
@@ -80,9 +81,8 @@ def model_runs(
         depth = max(k if mode in modes else 0, deep if mode != "multi_vector" else 0)
         if depth:
             vocabulary = encoder.model.config.encoder.vocab_size
-            search = ExactSearch(
-                mode, vectors, encoder.mesh, depth, vocabulary, memory_budget_gb=memory_budget_gb, share=share
-            )
+            mesh = own_mesh(encoder.mesh)
+            search = ExactSearch(mode, vectors, mesh, depth, vocabulary, memory_budget_gb=memory_budget_gb, share=share)
             with progress(mode) if progress else nullcontext() as advance:
                 scores, positions = search(queries, advance)
             runs[mode] = Run.from_top_k(list(ids), document_ids, positions, scores)

@@ -49,6 +49,13 @@ def device_mesh(shape: Sequence[int] = (-1, 1, 1), devices: Sequence[Any] | None
     return jax.make_mesh(sizes, AXES, axis_types=(AxisType.Auto,) * len(AXES), devices=devices)
 
 
+def own_mesh(mesh: Mesh) -> Mesh:
+    """The mesh, or where others' devices are among its, one of this process's devices alone."""
+    if not mesh.is_multi_process:
+        return mesh
+    return device_mesh(devices=[each for each in mesh.devices.flat if each.process_index == jax.process_index()])
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     """Rows split over the data and fsdp axes."""
     return NamedSharding(mesh, PartitionSpec(BATCH))

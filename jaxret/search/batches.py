@@ -13,7 +13,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import Mesh
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from jaxret.nn.encoder import unstacked
 from jaxret.runtime.mesh import batch_sharding, traced_on
@@ -35,7 +35,8 @@ class BatchedModel:
     Args:
       function: of parameters, arrays `[b l]` and settings; traceable.
       params: placed on the mesh, in the compute dtype.
-      mesh: the devices; a batch is split over `data` and `fsdp`.
+      mesh: the devices; a batch is split over `data` and `fsdp`. Where they are several processes', all of these make
+        the same calls and have the same results.
       batch_tokens: tokens of a batch on one device, padding included; by default what suits the platform.
       programs: what is compiled, by shape; given again for other parameters of the same function, it is used again.
 
@@ -101,7 +102,7 @@ class BatchedModel:
         for length, chosen in longest_first(lengths, full, self._steps):
             size = filled_rows(len(chosen), full(length), devices)
             rows = np.concatenate([chosen, np.repeat(chosen[:1], size - len(chosen))])
-            yield chosen, tuple(jax.device_put(x, sharding) for x in arrays(rows, length))
+            yield chosen, tuple(_placed(x, sharding) for x in arrays(rows, length))
 
     def _program(self, inputs: tuple[jax.Array, ...], settings: dict[str, str]) -> Callable[..., Any]:
         """Compiled here, not in a thread, where the configuration that the caller has set for his own holds."""
@@ -116,5 +117,11 @@ class BatchedModel:
 
             self.shapes.add((rows, length))
             logger.info("compiling for %d texts of %d tokens, shape number %d", rows, length, len(self.shapes))
-            self._programs[key] = jax.jit(on_mesh).lower(self._params, *inputs).compile()
+            whole = NamedSharding(mesh, PartitionSpec()) if mesh.is_multi_process else None
+            self._programs[key] = jax.jit(on_mesh, out_shardings=whole).lower(self._params, *inputs).compile()
         return self._programs[key]
+
+
+def _placed(rows: np.ndarray, sharding: NamedSharding) -> jax.Array:
+    """Rows that all processes have, of which each places its own."""
+    return jax.make_array_from_callback(rows.shape, sharding, rows.__getitem__)

@@ -11,9 +11,11 @@ import pytest
 
 from jaxret.cli.evaluate import evaluate
 from jaxret.errors import InputError
+from jaxret.eval import retrieval
 from jaxret.eval.retrieval import RetrievalEvaluation
 from jaxret.runtime.layouts.workdir import save_workdir
 from jaxret.runtime.mesh import device_mesh
+from jaxret.search.encode import TextEncoder
 
 MEASURES = ("ndcg@10", "RR@10", "R@5")
 KEYS = ("ndcg_at_10", "mrr_at_10", "recall_at_5")
@@ -55,11 +57,20 @@ def test_equals_the_command(found, model, params, beir_of_animals, tmp_path):
     assert len(set(expected.values())) > 3 and 0 < expected["dense_ndcg_at_10"] < 1
 
 
-def test_sharded_parameters_give_the_same(found, evaluation, model, params):
-    abstract = model.abstract_params(device_mesh((2, 2, 2)))
+def test_sharded_parameters_stay_where_they_are_and_give_the_same(found, evaluation, model, params, monkeypatch):
+    """By two processes: tests/search/test_processes.py."""
+    abstract, used = model.abstract_params(device_mesh((2, 2, 2))), []
     placed = jax.tree.map(lambda x, like: jax.device_put(x, like.sharding), params, abstract)
+
+    def noted(*arguments, **settings):
+        used.append(TextEncoder(*arguments, **settings))
+        return used[-1]
+
+    monkeypatch.setattr(retrieval, "TextEncoder", noted)
     again = dataclasses.replace(evaluation, heads=("dense",))(model, placed)
     assert again == {name: value for name, value in found.items() if name.startswith("dense")}
+    places = jax.tree.map(lambda x: x.sharding, used[0].params)
+    assert places == jax.tree.map(lambda x: x.sharding, abstract)
 
 
 def test_some_queries_are_always_the_same(evaluation, model, params, tmp_path):

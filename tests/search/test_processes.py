@@ -37,7 +37,7 @@ def test_two_processes_make_and_find_what_one_does(root, beir_of_animals, model,
         output, _ = process.communicate(timeout=240)
         assert process.returncode == 0, output
     one = np.load(tmp_path / "0-1.npz")
-    assert len(one.files) == 6
+    assert len(one.files) == 6 + 6
     for number in (0, 1):
         two = np.load(tmp_path / f"{number}-2.npz")
         for name in one.files:
