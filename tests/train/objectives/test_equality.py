@@ -69,7 +69,7 @@ def marked(name, shape):
 @pytest.mark.parametrize(("name", "shape"), [marked(name, shape) for name in CASES for shape in ((8, 1, 1), (1, 4, 2))])
 def test_chunks_tiles_and_meshes_change_nothing(steps, name, shape):
     """On 2x2x2 the two processes run."""
-    assert_same(steps.found(name, shape), steps.expected(name), steps.case(name).tolerance)
+    assert_same(steps.found(name, shape), steps.expected(name), steps.case(name))
 
 
 def started(root, folder, number, address):
@@ -109,7 +109,7 @@ def test_two_processes_change_nothing(steps, root, folder):
                 found = {
                     place.removeprefix(f"{name}/"): x for place, x in arrays.items() if place.startswith(f"{name}/")
                 }
-                assert_same(found, steps.expected(name), steps.case(name).tolerance)
+                assert_same(found, steps.expected(name), steps.case(name))
 
 
 @pytest.mark.slow
@@ -123,4 +123,4 @@ def test_a_step_on_another_mesh_goes_on_from_what_was_saved(steps, name, tmp_pat
         save(checkpoints, 1, state)
         state = starting_state(checkpoints, 1, lambda: pytest.fail("it starts anew"), after.abstract)
     state, more = stepped(after, state, case.batches[1:])
-    assert_same(named(after, state, jax.device_get([*metrics, *more])), steps.expected(name), case.tolerance)
+    assert_same(named(after, state, jax.device_get([*metrics, *more])), steps.expected(name), case)
