@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -12,6 +13,24 @@ from jaxret.cli.options import Distributed, DryRun
 from jaxret.errors import InputError
 
 PREFIX = "--gin."
+# What sentence-transformers, FlagEmbedding, Tevatron and transformers call settings of `train`.
+KNOWN_AS = {
+    "mini_batch_size": "chunk_rows",
+    "sub_batch_size": "chunk_rows",
+    "gc_q_chunk_size": "chunk_rows",
+    "gc_p_chunk_size": "chunk_rows",
+    "per_device_batch_size": "global_batch_size",
+    "per_device_train_batch_size": "global_batch_size",
+    "gradient_checkpointing": "remat",
+    "max_steps": "steps",
+    "save_steps": "save_interval_steps",
+    "eval_steps": "evaluate_interval_steps",
+    "logging_steps": "log_period",
+    "save_total_limit": "keep",
+    "metric_for_best_model": "best_metric",
+    "model_name_or_path": "pretrained",
+    "output_dir": "workdir",
+}
 
 
 def train(
@@ -79,4 +98,13 @@ def parse_gin(files: list[str], overrides: list[str]) -> None:
         lines = [line.strip() for line in str(error).splitlines() if line.strip()]
         place = next((line for line in lines if line.startswith("In ")), f"in {', '.join(files)}")
         problem = f"{lines[0].rstrip('.')} ({place[0].lower()}{place[1:]})"
-        raise InputError("gin", problem, "Check the spelling of the name and the value.") from None
+        raise InputError("gin", problem, _fix(problem)) from None
+
+
+def _fix(problem: str) -> str:
+    """What to do about a binding; the name here of a setting that other libraries call otherwise."""
+    found = re.search(r"'(?:\w+\.)*train' doesn't have a parameter named '(\w+)'", problem)
+    if not found or found[1] not in KNOWN_AS:
+        return "Check the spelling of the name and the value."
+    ours = KNOWN_AS[found[1]]
+    return f"Here it is train.{ours}{', of all devices together' if ours == 'global_batch_size' else ''}."

@@ -1,9 +1,13 @@
 """Wrong input: one line that names the place and the fix, exit code 2, before anything is compiled."""
 
+import inspect
 import shutil
 from pathlib import Path
 
 import pytest
+
+from jaxret.cli.train import KNOWN_AS
+from jaxret.train.loop import train
 
 
 def spoiled(file: Path, old: str, new: str) -> None:
@@ -99,6 +103,8 @@ def test_mesh_that_does_not_fit(jaxret, trained, animals, tmp_path, shape):
     ("override", "parts"),
     [
         ("--gin.train.stepz=3", ["stepz"]),
+        ("--gin.train.mini_batch_size=8", ["mini_batch_size", "Here it is train.chunk_rows."]),
+        ("--gin.train.per_device_batch_size=8", ["Here it is train.global_batch_size, of all devices together."]),
         ("--gin.tarin.steps=3", ["tarin"]),
         ("--gin.train.steps=3 +", ["gin"]),
         ("--gin.train.steps=0", ["steps", "1 or more"]),
@@ -118,6 +124,11 @@ def test_mesh_that_does_not_fit(jaxret, trained, animals, tmp_path, shape):
 def test_gin_mistakes(jaxret, gin_file, tmp_path, override, parts):
     workdir = f'--gin.train.workdir="{tmp_path / "model"}"'
     refused(jaxret("train", "--gin_file", gin_file, workdir, override), *parts)
+
+
+def test_what_settings_of_others_are_called_here_exists():
+    assert set(KNOWN_AS.values()) <= set(inspect.signature(train).parameters)
+    assert not set(KNOWN_AS) & set(inspect.signature(train).parameters)
 
 
 def test_missing_gin_file(jaxret, tmp_path):
