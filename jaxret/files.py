@@ -97,6 +97,19 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
         raise
 
 
+@contextmanager
+def scratch_folder(path: str | Path) -> Iterator[Path]:
+    """A folder beside `path` for what is needed until `path` is there; it goes however the block is left.
+
+    What it leaves where this process is killed is removed as with `atomic`.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    remove_left_overs(path)
+    with tempfile.TemporaryDirectory(prefix=own_prefix(path), dir=path.parent) as folder:
+        yield Path(folder)
+
+
 def _exchanged(path: Path, other: Path) -> bool:
     """Whether two names were swapped in one step, which not every system and file system can do."""
     rename = getattr(ctypes.CDLL(None), "renameat2", None)

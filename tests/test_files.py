@@ -9,7 +9,17 @@ import pytest
 
 from jaxret import files
 from jaxret.errors import InputError
-from jaxret.files import atomic, atomic_folder, existing, existing_folder, open_text, read_json, sha256, write_json
+from jaxret.files import (
+    atomic,
+    atomic_folder,
+    existing,
+    existing_folder,
+    open_text,
+    read_json,
+    scratch_folder,
+    sha256,
+    write_json,
+)
 
 
 def test_a_plain_file_comes_before_its_gzip_twin(tmp_path):
@@ -113,6 +123,17 @@ def test_a_folder_is_there_while_it_is_replaced(tmp_path):
     done.set()
     watcher.join()
     assert not absent
+
+
+def test_a_scratch_folder_goes_however_it_is_left(tmp_path):
+    with scratch_folder(tmp_path / "new" / "file") as folder:
+        (folder / "deep").mkdir()
+        assert folder.parent == tmp_path / "new" and folder.name.startswith(".file.")
+    for error in (InputError("place", "problem", "fix"), KeyboardInterrupt()):
+        with pytest.raises(type(error)), scratch_folder(tmp_path / "new" / "file") as folder:
+            (folder / "text").write_text("text")
+            raise error
+    assert not list((tmp_path / "new").iterdir())
 
 
 def test_the_old_folder_is_back_when_the_new_one_cannot_take_its_place(tmp_path, monkeypatch):

@@ -6,29 +6,29 @@ import sys
 
 import pytest
 
-from jaxret.files import atomic, atomic_folder
+from jaxret.files import atomic, atomic_folder, scratch_folder
 from jaxret.left_overs import own_prefix, remove_left_overs
 
 KILLED = """
 import os, signal, sys
-from jaxret.files import atomic, atomic_folder
+from jaxret.files import atomic, atomic_folder, scratch_folder
 
-with atomic_folder(sys.argv[1]) as folder, atomic(sys.argv[2]) as file:
+with atomic_folder(sys.argv[1]) as folder, atomic(sys.argv[2]) as file, scratch_folder(sys.argv[3]) as scratch:
     (folder / "deep").mkdir()
     os.kill(os.getpid(), signal.SIGKILL)
 """
 
 
 def test_what_a_killed_process_left_goes_when_the_same_is_written_again(root, tmp_path):
-    folder, file = tmp_path / "folder", tmp_path / "file"
-    command = [sys.executable, "-c", KILLED, str(folder), str(file)]
+    folder, file, store = tmp_path / "folder", tmp_path / "file", tmp_path / "store"
+    command = [sys.executable, "-c", KILLED, *map(str, (folder, file, store))]
     done = subprocess.run(command, env=os.environ | {"PYTHONPATH": str(root)})
     assert done.returncode == -signal.SIGKILL
     left = os.listdir(tmp_path)
-    assert len(left) == 2 and not folder.exists() and not file.exists()
+    assert len(left) == 3 and not folder.exists() and not file.exists()
     with atomic(tmp_path / "other"):
         assert set(left) < set(os.listdir(tmp_path)), "they are none of this one's"
-    with atomic_folder(folder), atomic(file):
+    with atomic_folder(folder), atomic(file), scratch_folder(store):
         assert not set(left) & set(os.listdir(tmp_path)), "gone before there is anything to write"
     assert sorted(os.listdir(tmp_path)) == ["file", "folder", "other"]
 

@@ -3,13 +3,20 @@
 from __future__ import annotations
 
 import logging
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from jaxret.cli.options import Data, Distributed, DryRun, MeshShape, Model, Step, parsed_mesh_shape
 from jaxret.errors import InputError
+from jaxret.files import existing_folder, scratch_folder
+
+if TYPE_CHECKING:
+    from jaxret.data.corpus import Corpus
 
 
 def encode(
@@ -29,21 +36,37 @@ def encode(
 
     Of several processes (--distributed) each encodes its share of the shards on its own devices.
     """
-    from jaxret.data.beir import read_corpus
     from jaxret.runtime.processes import one_job
     from jaxret.search.dtypes import check_dtype
 
     check_dtype(dtype)
     if shard_documents < 1:
         raise InputError("--shard_documents", f"{shard_documents} is less than 1", "Give 1 or more.")
-    with one_job(distributed):
-        corpus = read_corpus(data)
+    with one_job(distributed), corpus_on_disk(data, None if dry_run else output) as corpus:
         encoder, step = text_encoder(model, step, mesh_shape)
         if dry_run:
             print(f"would encode {len(corpus)} documents of {data} with {named(model, step)} into {output}")
             return
         encode_into(encoder, corpus, output, dtype, shard_documents)
         print(f"{output}: {len(corpus)} documents, {named(model, step)}")
+
+
+@contextmanager
+def corpus_on_disk(data: Path, output: str | Path | None) -> Iterator[Corpus]:
+    """The documents of a BEIR folder, their texts in files until the end.
+
+    Args:
+      data: the folder.
+      output: what will be made of them: the files lie beside it. They lie where temporary files do (TMPDIR) where that
+        is in a bucket, or None, if nothing will be made.
+    """
+    from jaxret.data.beir import BeirFolder
+
+    existing_folder(data)
+    bucket = "://" in str(output)
+    beside = tempfile.TemporaryDirectory() if output is None or bucket else scratch_folder(output)
+    with beside as scratch:
+        yield BeirFolder(data, scratch=Path(scratch)).corpus
 
 
 def text_encoder(model: Path, step: int | None, mesh_shape: str) -> tuple[Any, int | None]:

@@ -36,9 +36,8 @@ def index(
     dry_run: DryRun = False,
 ) -> None:
     """Encodes a corpus and indexes it for BM25, and compressed on demand, ready for `jaxret search`."""
-    from jaxret.cli.encode import named, text_encoder
+    from jaxret.cli.encode import corpus_on_disk, named, text_encoder
     from jaxret.cli.progress import progress
-    from jaxret.data.beir import read_corpus
     from jaxret.search import analyzers
     from jaxret.search.dtypes import check_dtype
     from jaxret.search.index import build_index
@@ -50,11 +49,11 @@ def index(
     if chosen and nbits is None:
         raise InputError(f"--{next(iter(chosen))}", "is of compressed vectors alone", "Give --nbits as well.")
     compression = None if nbits is None else PlaidSettings(nbits=nbits, pool_factor=pool_factor, **chosen)
-    corpus = read_corpus(data)
     analyzers.analyzer(language, analyzer)
-    encoder, step = text_encoder(model, step, mesh_shape)
-    if dry_run:
-        print(f"would index {len(corpus)} documents of {data} with {named(model, step)} into {output}")
-        return
-    build_index(output, encoder, model, step, corpus, language, progress, analyzer, dtype, compression)
-    print(f"{output}: {len(corpus)} documents, {named(model, step)}")
+    with corpus_on_disk(data, None if dry_run else output) as corpus:
+        encoder, step = text_encoder(model, step, mesh_shape)
+        if dry_run:
+            print(f"would index {len(corpus)} documents of {data} with {named(model, step)} into {output}")
+            return
+        build_index(output, encoder, model, step, corpus, language, progress, analyzer, dtype, compression)
+        print(f"{output}: {len(corpus)} documents, {named(model, step)}")

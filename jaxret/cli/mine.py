@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import tempfile
 from collections.abc import Iterable
 from functools import partial
 from pathlib import Path
@@ -13,6 +12,7 @@ import typer
 from jaxret.cli import systems
 from jaxret.cli.options import AnalyzerName, Data, DryRun, Language, MeshShape, check_choice
 from jaxret.errors import InputError
+from jaxret.files import scratch_folder
 
 if TYPE_CHECKING:
     from jaxret.data.groups import Group
@@ -78,9 +78,7 @@ def mine(
         print(f"would mine negatives for {queries} queries of {data} ({split}) from {chosen}", end="")
         print(f", filtered by {judge}" if judge else "", f"into {output}")
         return
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f".{output.name}.scratch.", dir=output.parent) as temporary:
-        scratch = Path(temporary)
+    with scratch_folder(output) as scratch:
         folder = BeirFolder(data, scratch=scratch / "corpus")
         folder.qrels(split)
         fingerprint = folder.fingerprint

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import mmap
+import os
+import weakref
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,24 +56,22 @@ class LazyTexts(Sequence[str]):
 
 
 def mapped_texts(path: str | Path) -> LazyTexts:
-    """The texts of a file that `texts_written` made; its pages are the system's to keep or drop."""
-    ends, whole = mapped(_ends(path), _ENDS), _mapped_bytes(path)
+    """The texts of a file that `texts_written` made; none of it stays in this process."""
+    ends, descriptor = mapped(_ends(path), _ENDS), os.open(path, os.O_RDONLY)
 
     def text_at(place: int) -> str:
-        return whole[int(ends[place - 1]) if place else 0 : int(ends[place])].decode()
+        begin, end = int(ends[place - 1]) if place else 0, int(ends[place])
+        return os.pread(descriptor, end - begin, begin).decode()
 
+    weakref.finalize(text_at, os.close, descriptor)
     return LazyTexts(len(ends), text_at)
 
 
 def mapped(path: str | Path, dtype: np.dtype | type) -> np.ndarray:
-    """A file of numbers as an array that is read when it is looked at."""
-    return np.frombuffer(_mapped_bytes(path), dtype)
-
-
-def _mapped_bytes(path: str | Path) -> mmap.mmap | bytes:
+    """A file of numbers as an array that is read when it is looked at; its pages are the system's to keep or drop."""
     with open(path, "rb") as file:
         empty = not file.seek(0, 2)
-        return b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        return np.frombuffer(b"" if empty else mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ), dtype)
 
 
 def _ends(path: str | Path) -> Path:
