@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -21,7 +22,7 @@ from jaxret.cli.options import (
     parsed_weights,
 )
 from jaxret.errors import InputError
-from jaxret.files import sha256
+from jaxret.files import scratch_folder, sha256
 
 if TYPE_CHECKING:
     from jaxret.search.hybrid import HybridSettings
@@ -86,36 +87,44 @@ def evaluate(
     searched = systems.split(",") if systems else [mode for mode in MODES if mode in heads] or ["bm25"]
     names = checked_systems(searched) if systems or model or not given else []
     wanted = [parse_measure(name) for name in measures.split(",")]
-    folder = BeirFolder(data).validated(split)
-    if names and not 1 <= k <= len(folder.corpus):
-        raise InputError("--k", f"{k} results of {len(folder.corpus)} documents", f"Give 1 to {len(folder.corpus)}.")
-    modes = [mode for mode in MODES if mode in names or (mode == "multi_vector" and "fusion" in names)]
-    hybrid = _hybrid(names, hybrid_weights, hybrid_depth)
-    _check_heads(model, heads, MODES if hybrid else modes)
-    if distributed and (vectors is None or not (modes or hybrid)):
+    with scratch_folder(output) if memory_budget_gb is not None and not dry_run else nullcontext() as scratch:
+        folder = BeirFolder(data, scratch=scratch and scratch / "corpus").validated(split)
+        _check_k(names, k, len(folder.corpus))
+        modes = [mode for mode in MODES if mode in names or (mode == "multi_vector" and "fusion" in names)]
+        hybrid = _hybrid(names, hybrid_weights, hybrid_depth)
+        _check_heads(model, heads, MODES if hybrid else modes)
+        _check_distributed(distributed, vectors is not None and bool(modes or hybrid))
+        weight = _weight(fusion_weight) if "fusion" in names else None
+        asked = judged(folder, split)
+        if dry_run:
+            every = ", ".join([*names, *given])
+            print(f"would evaluate {every} on {len(asked[0])} queries of {data} ({split}) into {output}")
+            return
+        runs: dict[str, Run] = {}
+        facts: dict[str, Any] = {}
+        system, place = (model, step, mesh_shape), (scratch, memory_budget_gb)
+        with one_job(distributed) as share:
+            if modes or hybrid:
+                runs, facts = _searched(system, folder.corpus, vectors, asked, modes, k, hybrid, place, share)
+            if share[0] == 0:
+                if "bm25" in names or "fusion" in names:
+                    runs["bm25"], facts["bm25"] = _bm25(folder.corpus, language, asked, k, analyzer, scratch)
+                if "fusion" in names:
+                    runs["fusion"], facts["fusion"] = _fused(runs, weight, folder.qrels(split), output)
+                facts |= {"runs": _files(given)} if given else {}
+                runs = {name: runs[name] for name in names} | {name: one for name, (_, one) in given.items()}
+                _write(output, {prefix + name: one for name, one in runs.items()}, folder, split, wanted, facts)
+
+
+def _check_k(names: list[str], k: int, documents: int) -> None:
+    if names and not 1 <= k <= documents:
+        raise InputError("--k", f"{k} results of {documents} documents", f"Give 1 to {documents}.")
+
+
+def _check_distributed(distributed: bool, shared: bool) -> None:
+    if distributed and not shared:
         fix = "Encode the corpus with jaxret encode --distributed, or leave the option out."
         raise InputError("--distributed", "shares the search in encoded --vectors, and there is none", fix)
-    weight = _weight(fusion_weight) if "fusion" in names else None
-    asked = judged(folder, split)
-    if dry_run:
-        every = ", ".join([*names, *given])
-        print(f"would evaluate {every} on {len(asked[0])} queries of {data} ({split}) into {output}")
-        return
-    runs: dict[str, Run] = {}
-    facts: dict[str, Any] = {}
-    with one_job(distributed) as share:
-        if modes or hybrid:
-            system = (model, step, mesh_shape)
-            runs, facts = _searched(system, folder.corpus, vectors, asked, modes, k, hybrid, memory_budget_gb, share)
-        if share[0] == 0:
-            if "bm25" in names or "fusion" in names:
-                runs["bm25"], facts["bm25"] = _bm25(folder.corpus, language, asked, k, analyzer)
-            if "fusion" in names:
-                runs["fusion"], facts["fusion"] = _fused(runs, weight, folder.qrels(split), output)
-            if given:
-                facts["runs"] = {name: {"file": str(path), "sha256": sha256(path)} for name, (path, _) in given.items()}
-            runs = {name: runs[name] for name in names} | {name: one for name, (_, one) in given.items()}
-            _write(output, {prefix + name: one for name, one in runs.items()}, folder, split, wanted, facts)
 
 
 def _given(paths: list[Path]) -> dict[str, tuple[Path, Run]]:
@@ -136,11 +145,16 @@ def _given(paths: list[Path]) -> dict[str, tuple[Path, Run]]:
     return found
 
 
-def _bm25(corpus, language, asked, k, analyzer) -> tuple[Run, dict[str, Any]]:
+def _files(given: dict[str, tuple[Path, Run]]) -> dict[str, dict[str, str]]:
+    """What a manifest says of run files."""
+    return {name: {"file": str(path), "sha256": sha256(path)} for name, (path, _) in given.items()}
+
+
+def _bm25(corpus, language, asked, k, analyzer, scratch) -> tuple[Run, dict[str, Any]]:
     from jaxret.eval.systems import bm25_run
 
     ids, texts = asked
-    run, settings = bm25_run(corpus, language, ids, texts, k, analyzer)
+    run, settings = bm25_run(corpus, language, ids, texts, k, analyzer, scratch and scratch / "bm25")
     return run, asdict(settings)
 
 
@@ -170,26 +184,26 @@ def _hybrid(names: list[str], weights: str, depth: str) -> HybridSettings | None
     return settings if set(names) & set(HYBRIDS) else None
 
 
-def _searched(
-    system, corpus, store, asked, modes, k, hybrid, memory_budget_gb, share
-) -> tuple[dict[str, Run], dict[str, Any]]:
-    from jaxret.cli.encode import text_encoder
+def _searched(system, corpus, store, asked, modes, k, hybrid, place, share) -> tuple[dict[str, Run], dict[str, Any]]:
+    from jaxret.cli.encode import encode_into, text_encoder
     from jaxret.cli.progress import progress
     from jaxret.eval.systems import model_runs
     from jaxret.runtime.manifest import machine
-    from jaxret.search.corpus import encoded_now, open_store, store_ids
+    from jaxret.search.corpus import affordable_documents, encoded_now, open_store, store_ids
 
-    encoder, step = text_encoder(*system)
+    (encoder, step), (scratch, memory_budget_gb) = text_encoder(*system), place
     found: Vectors | StoredVectors
-    if store is None:
+    if store is None and scratch is None:
         with progress("encode", len(corpus)) as advance:
-            names, found = encoded_now(encoder, corpus, advance)
+            _, found = encoded_now(encoder, corpus, advance)
     else:
+        if store is None:
+            store = scratch / "vectors"
+            encode_into(encoder, corpus, store, shard_documents=affordable_documents(encoder, memory_budget_gb))
         found = open_store(store, encoder, corpus)
-        names = list(store_ids(corpus))
     shown = None if share[0] else lambda mode: progress(mode, len(corpus))
     ids, texts = asked
-    runs = model_runs(encoder, (names, found), ids, texts, modes, k, shown, hybrid, memory_budget_gb, share)
+    runs = model_runs(encoder, (store_ids(corpus), found), ids, texts, modes, k, shown, hybrid, memory_budget_gb, share)
     facts = {"model": str(system[0]), "step": step, "text": encoder.model.text.to_dict(), **machine(encoder.mesh)}
     return runs, facts | ({"hybrid": asdict(hybrid)} if hybrid else {})
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager, nullcontext
+from pathlib import Path
 
 import numpy as np
 
@@ -42,17 +43,36 @@ def judged(folder: BeirFolder, split: str) -> tuple[list[str], list[str]]:
 
 
 def bm25_run(
-    corpus: Corpus, language: str, ids: Sequence[str], texts: Sequence[str], k: int, analyzer_name: str | None = None
+    corpus: Corpus,
+    language: str,
+    ids: Sequence[str],
+    texts: Sequence[str],
+    k: int,
+    analyzer_name: str | None = None,
+    folder: Path | None = None,
 ) -> tuple[Run, BM25Settings]:
-    """BM25 over title and text, and how it was indexed."""
-    index = BM25.build(passage_texts(corpus, " "), language, analyzer_name)
+    """BM25 over title and text, and how it was indexed.
+
+    Args:
+      corpus: the documents.
+      language, analyzer_name: as `analyzer` takes them.
+      ids, texts: the queries.
+      k: results a query.
+      folder: where the index goes, one part of which is in memory at a time; None keeps it there.
+    """
+    passages = passage_texts(corpus, " ")
+    if folder is None:
+        index = BM25.build(passages, language, analyzer_name)
+    else:
+        BM25.write(folder, passages, language, analyzer_name)
+        index = BM25.load(folder, parts_held=1)
     scores, positions = index.top_k(texts, k)
-    return Run.from_top_k(list(ids), list(store_ids(corpus)), positions, scores), index.settings
+    return Run.from_top_k(list(ids), store_ids(corpus), positions, scores), index.settings
 
 
 def model_runs(
     encoder: TextEncoder,
-    documents: tuple[list[str], Vectors | StoredVectors],
+    documents: tuple[Sequence[str], Vectors | StoredVectors],
     ids: Sequence[str],
     texts: Sequence[str],
     modes: Sequence[str],

@@ -11,17 +11,18 @@ PROGRAMS = 3 * 10**8
 COPIES = 2  # a part as it is read, and as its arrays are put together
 
 
-def part_bytes(budget_gb: float | int, others: int) -> int:
+def part_bytes(budget_gb: float | int, others: int, otherwise: str = "ask fewer queries at a time") -> int:
     """Bytes of a part of a corpus that is read at a time.
 
     Args:
       budget_gb: what the process may hold, in GB.
       others: bytes that will be held besides it and besides what is held now.
+      otherwise: as `check_room` takes it.
 
     Raises:
       InputError: nothing would be left.
     """
-    held = check_room(budget_gb, others + COPIES * LEAST_PART, "ask fewer queries at a time")
+    held = check_room(budget_gb, others + COPIES * LEAST_PART, otherwise)
     return (int(budget_gb * GB) - held - PROGRAMS - others) // COPIES
 
 

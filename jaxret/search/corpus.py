@@ -17,7 +17,9 @@ from jaxret.data.mapped_texts import LazyTexts
 from jaxret.data.stored_corpus import SortedIds
 from jaxret.data.text import passage_text
 from jaxret.errors import InputError
+from jaxret.runtime.heap import give_back
 from jaxret.runtime.processes import meet
+from jaxret.search.budget import part_bytes
 from jaxret.search.cross_encoder import CrossEncoder
 from jaxret.search.dtypes import check_dtype, stored_as
 from jaxret.search.encode import TextEncoder
@@ -34,6 +36,7 @@ from jaxret.search.store import (
 from jaxret.search.vectors import Vectors
 
 CLAIM = "claim.json"
+ID_BYTES = 40  # of a token's id, in a list
 
 
 def in_store_order(corpus: Corpus, text_of: Callable[[int], str]) -> LazyTexts:
@@ -119,6 +122,7 @@ def encode_corpus(
             write_shard(
                 folder, number, ids[start:stop], stored_as(encoder.passages(texts[start:stop], progress), dtype)
             )
+            give_back()  # the lists of one shard leave holes that arrays of the next do not fit
         elif progress:
             progress(stop - start)
     meet("every shard is written")
@@ -126,6 +130,24 @@ def encode_corpus(
         seal(folder, len(bounds), claim)
     meet("the store is complete")
     return folder.place
+
+
+def affordable_documents(encoder: TextEncoder, budget_gb: float | int) -> int:
+    """How many documents may be encoded at a time, `SHARD_DOCUMENTS` at most.
+
+    Args:
+      encoder: the model.
+      budget_gb: what the process may hold, in GB.
+
+    Raises:
+      InputError: nothing would be left.
+    """
+    config, length = encoder.model.config, encoder.model.text.passage_max_len
+    terms = length if config.lm_head is None else config.encoder.vocab_size
+    numbers = {"dense": config.dense_width, "lexical": 2 * terms, "multi_vector": length * config.token_width}
+    largest = ID_BYTES * length + 4 * sum(numbers[head] for head in config.heads)
+    room = part_bytes(budget_gb, 0, "encode the corpus before, with jaxret encode")
+    return max(1, min(SHARD_DOCUMENTS, room // largest))
 
 
 def open_store(store: str | Path, encoder: TextEncoder, corpus: Corpus | None = None) -> StoredVectors:

@@ -5,7 +5,7 @@ Chen et al. 2024, "M3-Embedding", sections 3.2 and 4.1; scores are added as they
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -71,7 +71,7 @@ def hybrid_runs(
 
 
 def result_scores(
-    run: Run, mode: str, queries: Vectors, document_ids: list[str], documents: Vectors | StoredVectors, rule: str
+    run: Run, mode: str, queries: Vectors, document_ids: Sequence[str], documents: Vectors | StoredVectors, rule: str
 ) -> np.ndarray:
     """The score of each result of a run, float32 [total], by the model's own rule.
 
