@@ -118,13 +118,14 @@ class DeviceSearch:
           queries: their vectors.
           scored: hears of how many queries and documents more.
         """
-        scores, positions = [np.zeros((0, self.k), np.float32)], [np.zeros((0, self.k), np.int32)]
-        for batches, counts in query_batches(self.mode, queries, self._vocab_size):
+        scores, positions = (np.empty((len(queries), self.k), dtype) for dtype in (np.float32, np.int32))
+        for batches, chosen in query_batches(self.mode, queries, self._vocab_size):
             placed = jax.device_put(_cast(batches, self._dtype), NamedSharding(self.mesh, WHOLE))
-            for best, count in zip(self._scanned(placed, partial(scored, sum(counts))), counts, strict=True):
-                scores.append(np.asarray(best.scores)[:count])
-                positions.append(np.asarray(best.positions)[:count])
-        return np.concatenate(scores), np.concatenate(positions)
+            found = self._scanned(placed, partial(scored, sum(map(len, chosen))))
+            for best, rows in zip(found, chosen, strict=True):
+                scores[rows] = np.asarray(best.scores)[: len(rows)]
+                positions[rows] = np.asarray(best.positions)[: len(rows)]
+        return scores, positions
 
     def _scanned(self, batches: list[Any], scored: Callable[[int], None]) -> Iterator[TopK]:
         """The best k for each batch of queries, after one walk through the corpus."""

@@ -16,10 +16,12 @@ LENGTH = 8  # what the tokens of a query are a multiple of
 PORTION_BYTES = 2**28
 
 
-def query_batches(mode: str, queries: Vectors, vocab_size: int) -> Iterator[tuple[list[Any], list[int]]]:
-    """Portions of the queries that fit in memory beside the corpus: batches, and how many queries each of them holds.
+def query_batches(mode: str, queries: Vectors, vocab_size: int) -> Iterator[tuple[list[Any], list[np.ndarray]]]:
+    """Portions of the queries that fit in memory beside the corpus: batches, and which queries each of them holds.
 
-    A batch is what `ops.block_scores` takes; rows past the last query repeat its first.
+    A batch is what `ops.block_scores` takes; rows past its last query repeat its first. Queries of tokens come in the
+    order of their lengths, longest first, and a batch is as long as its longest asks for: a length for each octave, and
+    that of the longest of all.
 
     Args:
       mode: "dense", "lexical" or "multi_vector".
@@ -27,19 +29,22 @@ def query_batches(mode: str, queries: Vectors, vocab_size: int) -> Iterator[tupl
       vocab_size: length of a lexical vector.
     """
     size = BATCH[0] if len(queries) <= BATCH[0] else BATCH[1]
-    batches, counts, held = list[Any](), list[int](), 0
+    order = np.arange(len(queries))
+    if mode == "multi_vector":
+        order = np.argsort(-queries.needed("tokens").lengths, kind="stable")
+    batches, chosen, held = list[Any](), list[np.ndarray](), 0
     for start in range(0, len(queries), size):
-        count = min(size, len(queries) - start)
-        rows = np.concatenate([np.arange(start, start + count), np.full(size - count, start)])
+        mine = order[start : start + size]
+        rows = np.concatenate([mine, np.full(size - len(mine), mine[0])])
         batch = _MAKERS[mode](queries, rows, vocab_size)
         held += sum(part.nbytes for part in (batch if isinstance(batch, tuple) else (batch,)))
         batches.append(batch)
-        counts.append(count)
+        chosen.append(mine)
         if held >= PORTION_BYTES:
-            yield batches, counts
-            batches, counts, held = [], [], 0
+            yield batches, chosen
+            batches, chosen, held = [], [], 0
     if batches:
-        yield batches, counts
+        yield batches, chosen
 
 
 def _dense(queries: Vectors, rows: np.ndarray, _: int) -> np.ndarray:
@@ -57,9 +62,9 @@ def _lexical(queries: Vectors, rows: np.ndarray, vocab_size: int) -> np.ndarray:
 def _multi_vector(queries: Vectors, rows: np.ndarray, _: int) -> QueryTokens:
     tokens = queries.needed("tokens")
     lengths = tokens.lengths
-    longest = max(LENGTH, -(-int(lengths.max(initial=0)) // LENGTH) * LENGTH)
-    mask = np.arange(longest)[None, :] < lengths[rows][:, None]
-    return QueryTokens(tokens.padded(rows, longest), mask)
+    wanted, longest = (max(1, -(-int(part.max()) // LENGTH)) for part in (lengths[rows], lengths))
+    length = LENGTH * min(longest, 1 << (wanted - 1).bit_length())
+    return QueryTokens(tokens.padded(rows, length), np.arange(length)[None, :] < lengths[rows][:, None])
 
 
 _MAKERS = {"dense": _dense, "lexical": _lexical, "multi_vector": _multi_vector}

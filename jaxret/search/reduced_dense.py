@@ -117,14 +117,14 @@ class ReducedDense(ReducedSearch):
         """The best k of each query's candidates, their scores in float32."""
         portions = list(batching.query_batches("dense", queries, 0))
         batches = [jax.device_put(batch) for portion, _ in portions for batch in portion]
-        starts = np.cumsum([0, *(count for _, counts in portions for count in counts)])
+        chosen = [rows for _, portion in portions for rows in portion]
         scores = np.empty((len(queries), self._k), np.float32)
         positions = np.empty((len(queries), self._k), np.int32)
 
         def lane(numbers: Iterator[int]) -> None:
             block = jax.tree.map(lambda x: aligned(x.shape, x.dtype), self._held[0].stored)
             for number in numbers:
-                rows = slice(starts[number], starts[number + 1])
+                rows = chosen[number]
                 scores[rows], positions[rows] = self._best(batches[number], candidates[rows], block)
 
         in_lanes(self._lanes, (partial(int, number) for number in range(len(batches))), lane)

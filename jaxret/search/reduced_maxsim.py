@@ -74,14 +74,17 @@ class ReducedMaxSim(ReducedSearch):
         if self._in_vain:
             return self._plain(queries, scored)
         scan = self._scan(queries, scored)
-        batches = [batch for portion, _ in query_batches("multi_vector", queries, 0) for batch in portion]
-        size = len(batches[0].mask) if batches else 1
+        places = dict[int, tuple[QueryTokens, int]]()
+        for batches, chosen in query_batches("multi_vector", queries, 0):
+            for batch, rows in zip(batches, chosen, strict=True):
+                places |= {row: (batch, place) for place, row in enumerate(rows.tolist())}
         scores = np.full((len(queries), self._k), -np.inf, np.float32)
         positions = np.full((len(queries), self._k), EMPTY, np.int32)
         proven, rescored = np.zeros(len(queries), bool), np.zeros(len(queries), np.int64)
 
         def query(number: int) -> QueryTokens:
-            return jax.tree.map(lambda x: x[number % size][None], batches[number // size])
+            batch, place = places[number]
+            return jax.tree.map(lambda x: x[place][None], batch)
 
         def lane(numbers: Iterator[int]) -> None:
             rooms = itertools.cycle([Room(), Room()])

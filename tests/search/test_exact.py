@@ -122,6 +122,27 @@ def test_documents_of_one_length_tie_wherever_they_lie():
         np.testing.assert_array_equal(found[0], -np.sort(-scores, axis=1))
 
 
+def test_short_queries_have_the_scores_that_they_have_among_long_ones(monkeypatch):
+    """Sums of small integers are exact, so that no order of them rounds."""
+    random = np.random.default_rng(0)
+
+    def texts(lengths):
+        return Vectors(tokens=Ragged.from_rows([random.integers(-2, 3, (n, 5)).astype(np.float32) for n in lengths]))
+
+    queries, corpus = texts([3, 40, 0, 8, 17, 70, 9, 5, 33]), texts([4, 11, 20, 7, 4])
+    shapes = [
+        part.mask.shape for batches, _ in query_batches.query_batches("multi_vector", queries, 0) for part in batches
+    ]
+    assert shapes == [(4, 72), (4, 16), (4, 8)], "of 70, 40, 33, 17, of 9, 8, 5, 3 and of 0 tokens"
+    found = search("multi_vector", corpus, 1, 5)(queries)
+    scores = oracle("multi_vector", queries, corpus)
+    np.testing.assert_array_equal(found[1], [np.lexsort((np.arange(5), -row)) for row in scores])
+    np.testing.assert_array_equal(found[0], -np.sort(-scores, axis=1))
+    monkeypatch.setattr(query_batches, "LENGTH", 72)
+    padded = search("multi_vector", corpus, 1, 5)(queries)
+    assert found[0].tobytes() == padded[0].tobytes() and found[1].tobytes() == padded[1].tobytes()
+
+
 @pytest.mark.parametrize("mode", MODES)
 def test_a_query_is_scored_alike_alone_and_among_others(mode):
     corpus, queries = vectors(20, 5), vectors(QUERIES, 6)
