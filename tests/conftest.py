@@ -33,7 +33,7 @@ from tests import typechecks
 
 typechecks.install("jaxret")
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -91,6 +91,7 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
     return None if environments == [name for name in (config.getoption("--parity"),) if name] else True
 
 
+COMPILED = "/jax/core/compile/backend_compile_duration"
 ANIMALS = ("cat", "dog", "owl", "fox", "hen", "pig", "ant", "bee")
 PLACES = ("in the garden", "on the hill", "by the river", "under a tree, alone")
 DOCUMENTS = [
@@ -124,6 +125,20 @@ def random_params() -> Callable[..., Any]:
         return jax.tree.map(filled, params)
 
     return fill
+
+
+@pytest.fixture
+def compilations() -> Iterator[list[str]]:
+    """A list that grows with every program that is compiled."""
+    found: list[str] = []
+
+    def listen(event: str, *_: object, **__: object) -> None:
+        if event == COMPILED:
+            found.append(event)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    yield found
+    jax.monitoring.unregister_event_duration_listener(listen)
 
 
 @pytest.fixture(scope="session")

@@ -110,6 +110,25 @@ def multi_vector_groups(vectors: Vectors, first: int, devices: int, sizes: Block
             yield partial(made, rows, length, documents)
 
 
+def block_rows(mode: str, lengths: np.ndarray, devices: int, sizes: BlockSizes) -> int:
+    """Rows of vectors, or terms, that a device holds of some documents in blocks, padding included.
+
+    Args:
+      mode: "dense", "lexical" or "multi_vector".
+      lengths: rows of each document.
+      devices: that share the documents.
+      sizes: of a block.
+    """
+    if mode == "dense":
+        return -(-len(lengths) // (sizes.documents * devices)) * sizes.documents
+    rows = 0
+    for length, members in by_bucket(lengths):
+        tiled = mode == "multi_vector"
+        documents = sizes.tiles * tile_documents(length, sizes.tile_tokens) if tiled else sizes.documents
+        rows += -(-len(members) // (documents * devices)) * documents * length
+    return rows
+
+
 def tile_documents(length: int, tile_tokens: int) -> int:
     """How many documents of a length make a tile."""
     step = WHOLE // math.gcd(length, WHOLE)

@@ -19,6 +19,7 @@ from jaxret.runtime.precision import compute_dtype
 from jaxret.search.blocks import MODES
 from jaxret.search.budget import fits
 from jaxret.search.by_vocabulary import VocabularySearch
+from jaxret.search.device_memory import fits_devices
 from jaxret.search.on_devices import DeviceSearch, is_one_cpu
 from jaxret.search.processes import best_of_processes
 from jaxret.search.reduced import ReducedSearch
@@ -41,8 +42,8 @@ class ExactSearch:
       k: results a query.
       vocab_size: length of a lexical vector (for "lexical" only).
       dtype: of the vectors in the products; scores are float32 whatever it is.
-      memory_budget_gb: what this process may hold, in GB (10^9 bytes): if the corpus does not fit, each call reads it
-        again in parts that do. None keeps the whole corpus on the devices.
+      memory_budget_gb: what this process may hold, in GB (10^9 bytes): if the corpus does not fit, or does not fit the
+        devices, each call reads it again in parts that do. None keeps the whole corpus on the devices.
       share: (number, count): this process scores every count-th part of the corpus, then all of them exchange results,
         so every process makes the same calls.
       lexical_form: where lexical scores are added up, with the same bits: "by_vocabulary", on the host, from the
@@ -50,7 +51,8 @@ class ExactSearch:
         the former where the devices are CPUs.
 
     Raises:
-      InputError: k is larger than the corpus, the corpus lacks the representation, or no such form.
+      InputError: k is larger than the corpus, the corpus lacks the representation, no such form, or without a budget
+        the corpus is more than the devices have left.
     """
 
     def __init__(
@@ -75,11 +77,14 @@ class ExactSearch:
         corpus.needed(MODES[mode].arrays[0])
         self.mode, self.k, self._share = mode, k, share
         products, corpus_bytes = compute_dtype(dtype), corpus.nbytes(MODES[mode].arrays)
-        streamed = memory_budget_gb is not None and not fits(memory_budget_gb, corpus_bytes)
+        on_cpus = mesh.devices.flat[0].platform == "cpu"
+        on_host = mode == "lexical" and (lexical_form or LEXICAL_FORMS[not on_cpus]) == "by_vocabulary"
+        streamed = memory_budget_gb is not None and not (
+            fits(memory_budget_gb, corpus_bytes) and (on_host or fits_devices(mode, corpus, mesh, share))
+        )
         budget, vocabulary = memory_budget_gb if streamed else None, vocab_size or 0
         self._searched: Callable[..., tuple[np.ndarray, np.ndarray]]
-        on_cpus = mesh.devices.flat[0].platform == "cpu"
-        if mode == "lexical" and (lexical_form or LEXICAL_FORMS[not on_cpus]) == "by_vocabulary":
+        if on_host:
             self._searched = VocabularySearch(corpus, k, vocabulary, products, budget, share)
             return
         plain = partial(DeviceSearch, mode, corpus, mesh, k, products, vocabulary, budget, share)

@@ -17,14 +17,16 @@ from jaxtyping import Array, Int
 
 from jaxret.ops.topk import EMPTY, TopK, empty_top_k, merged, with_block
 from jaxret.runtime.mesh import AXES
-from jaxret.search.blocks import MODES, SIZES, BlockSizes, Group
+from jaxret.search.blocks import MODES, Group
 from jaxret.search.budget import part_bytes
+from jaxret.search.device_memory import block_sizes, check_devices, placed_bytes
 from jaxret.search.lanes import CompiledOnce, in_lanes
 from jaxret.search.query_batches import query_batches
 from jaxret.search.store import StoredVectors
 from jaxret.search.vectors import Vectors
 
 SPREAD, WHOLE = PartitionSpec(AXES), PartitionSpec()
+RESULT_BYTES = 8  # a score and a position
 
 
 class Programs(NamedTuple):
@@ -77,6 +79,9 @@ class DeviceSearch:
     Attributes:
       held: the blocks that are kept, ascending; None where each call reads them.
       lanes: threads, each of which takes a block, cuts it, moves it and has it scored.
+
+    Raises:
+      InputError: the corpus, or when called the queries and what is done with them, is more than the devices have left.
     """
 
     def __init__(
@@ -97,6 +102,9 @@ class DeviceSearch:
         self._programs, self._step = self._compiled()
         streamed = budget_gb is not None
         self.lanes = lanes(mesh) + streamed
+        if not streamed:
+            fix = "Give memory_budget_gb, so that it is streamed."
+            check_devices(mesh, placed_bytes(mode, corpus, mesh, share), f"the corpus ({mode})", fix)
         keep = keep or (lambda group: partial(Group, *self._placed(group)))
         self.held = None if streamed else [keep(made()) for made in self._groups(None)]
 
@@ -120,6 +128,7 @@ class DeviceSearch:
         """
         scores, positions = (np.empty((len(queries), self.k), dtype) for dtype in (np.float32, np.int32))
         for batches, chosen in query_batches(self.mode, queries, self._vocab_size):
+            self._check_devices(batches, queries)
             placed = jax.device_put(_cast(batches, self._dtype), NamedSharding(self.mesh, WHOLE))
             found = self._scanned(placed, partial(scored, sum(map(len, chosen))))
             for best, rows in zip(found, chosen, strict=True):
@@ -155,19 +164,33 @@ class DeviceSearch:
     def _placed(self, group: Group) -> Group:
         return jax.device_put(group, NamedSharding(self.mesh, SPREAD))
 
+    def _check_devices(self, batches: list[Any], queries: Vectors) -> None:
+        """Raises InputError where a device has no room for queries, results, the blocks under way and a product."""
+        asked = sum(x.nbytes for x in jax.tree.leaves(batches))
+        results = RESULT_BYTES * self.k * sum(map(self._rows, batches)) * (self.lanes + 2)
+        under_way = 2 * self.lanes * self._block_bytes() if self.held is None else 0
+        columns = self.sizes.documents
+        if self.mode == "multi_vector":
+            columns = 2 * self.sizes.tile_tokens * max(batch.mask.shape[1] for batch in batches)
+        product = 4 * columns * max(map(self._rows, batches))
+        needed = asked + results + under_way + product
+        fix = "Ask fewer queries at a time, or give a smaller k."
+        check_devices(self.mesh, needed, f"a search of {len(queries)} queries", fix)
+
     def _part_bytes(self, batches: list[Any]) -> int:
         """How much of a corpus may be read at a time."""
         queries = sum(x.nbytes for x in jax.tree.leaves(batches))
         rows = sum(map(self._rows, batches))
-        results = 8 * self.k * rows * (self.mesh.size * self.lanes + 2)
-        width = self._corpus.itemsize(MODES[self.mode].arrays[0])
-        block = max(self.sizes.documents, 2 * self.sizes.tiles * self.sizes.tile_tokens) * width
-        return part_bytes(self._budget or 0, queries + results + 2 * self.lanes * self.mesh.size * block)
+        results = RESULT_BYTES * self.k * rows * (self.mesh.size * self.lanes + 2)
+        under_way = 2 * self.lanes * self.mesh.size * self._block_bytes()
+        return part_bytes(self._budget or 0, queries + results + under_way)
 
-
-def block_sizes(mesh: Mesh) -> BlockSizes:
-    """Of the blocks that its devices are given."""
-    return SIZES.get(mesh.devices.flat[0].platform, SIZES["gpu"])
+    def _block_bytes(self) -> int:
+        """Of one device's block, about."""
+        rows = self.sizes.documents
+        if self.mode != "dense":
+            rows = max(rows, 2 * self.sizes.tiles * self.sizes.tile_tokens)
+        return rows * self._corpus.itemsize(MODES[self.mode].arrays[0])
 
 
 def is_one_cpu(mesh: Mesh) -> bool:

@@ -24,9 +24,10 @@ from jaxret.ops.block_scores import Rows, dense_scores
 from jaxret.ops.reduced import lengths, score_error
 from jaxret.ops.topk import EMPTY
 from jaxret.search import query_batches as batching
+from jaxret.search.device_memory import block_sizes
 from jaxret.search.held_rows import BLOCKS, HeldRows, Shelf, Stored, Stretch, decoded
 from jaxret.search.lanes import in_lanes
-from jaxret.search.on_devices import DeviceSearch, block_sizes, lanes
+from jaxret.search.on_devices import DeviceSearch, lanes
 from jaxret.search.reduced import ReducedSearch
 from jaxret.search.room import aligned
 from jaxret.search.store import StoredVectors

@@ -190,6 +190,12 @@ class StoredVectors:
                 yield int(self.starts[number]) + start, self.part(number, start, stop, names)
                 start = stop
 
+    def lengths(self, name: str, share: tuple[int, int]) -> Iterator[np.ndarray]:
+        """As `Vectors` has it."""
+        for number in range(share[0], len(self._records), share[1]):
+            documents = int(self.starts[number + 1] - self.starts[number])
+            yield np.diff(self.offsets(number, name)) if name in RAGGED else np.ones(documents, np.int64)
+
     def nbytes(self, names: Sequence[str]) -> int:
         """Bytes of some of the attributes of `Vectors`, of those that the store holds."""
         shards = range(len(self._records))

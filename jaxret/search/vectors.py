@@ -104,6 +104,16 @@ class Vectors:
         start, stop = (len(self) * number // share[1] for number in (share[0], share[0] + 1))
         yield start, self.part(start, stop)
 
+    def lengths(self, name: str, share: tuple[int, int]) -> Iterator[np.ndarray]:
+        """How many rows of an array each text has, part after part as `parts` without a limit has them."""
+        for _, part in self.parts((name,), None, share):
+            array = part.needed(name)
+            yield array.lengths if isinstance(array, Ragged) else np.ones(len(array), np.int64)
+
+    def has(self, name: str) -> bool:
+        """Whether an attribute is there."""
+        return getattr(self, name) is not None
+
     def nbytes(self, names: Sequence[str]) -> int:
         """Bytes of some of the attributes."""
         arrays = [getattr(self, name) for name in names]

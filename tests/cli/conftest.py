@@ -5,12 +5,9 @@ import sys
 from pathlib import Path
 
 import gin
-import jax
 import pytest
 
 from jaxret.cli.main import main
-
-COMPILED = "/jax/core/compile/backend_compile_duration"
 
 
 @pytest.fixture
@@ -31,20 +28,6 @@ def jaxret(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture):
 
     yield run
     gin.clear_config()
-
-
-@pytest.fixture
-def compilations():
-    """A list that grows with every program that is compiled."""
-    found: list[str] = []
-
-    def listen(event: str, *_: object, **__: object) -> None:
-        if event == COMPILED:
-            found.append(event)
-
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    yield found
-    jax.monitoring.unregister_event_duration_listener(listen)
 
 
 @pytest.fixture(scope="session")
