@@ -19,7 +19,7 @@ from jaxret.ops.topk import EMPTY, TopK, empty_top_k, merged, with_block
 from jaxret.runtime.mesh import AXES
 from jaxret.search.blocks import MODES, Group
 from jaxret.search.budget import part_bytes
-from jaxret.search.device_memory import block_sizes, check_devices, placed_bytes
+from jaxret.search.device_memory import block_sizes, check_devices, fits_devices, placed_bytes
 from jaxret.search.lanes import CompiledOnce, in_lanes
 from jaxret.search.query_batches import query_batches
 from jaxret.search.store import StoredVectors
@@ -102,7 +102,7 @@ class DeviceSearch:
         self._programs, self._step = self._compiled()
         streamed = budget_gb is not None
         self.lanes = lanes(mesh) + streamed
-        if not streamed:
+        if not (streamed or fits_devices(mode, corpus, mesh, share)):
             fix = "Give memory_budget_gb, so that it is streamed."
             check_devices(mesh, placed_bytes(mode, corpus, mesh, share), f"the corpus ({mode})", fix)
         keep = keep or (lambda group: partial(Group, *self._placed(group)))
