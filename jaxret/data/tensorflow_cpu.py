@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import os
 import sys
 from collections.abc import Iterator
@@ -23,8 +24,20 @@ def _silent_stderr() -> Iterator[None]:
         os.close(null)
 
 
+@contextmanager
+def _uncollected() -> Iterator[None]:
+    # The garbage collector looks again and again through modules that stay: an eighth of the time of these imports.
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
-with _silent_stderr():
+with _silent_stderr(), _uncollected():
     import seqio
     import tensorflow as tf
     import tensorflow_datasets as tfds
