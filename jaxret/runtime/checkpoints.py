@@ -25,8 +25,11 @@ from jaxret.runtime import checksums
 NO_CHECKPOINT, TRAIN_FIRST = "holds no checkpoint", "Train the model first (jaxret train)."
 ASIDE = ".damaged"  # ending of a step's folder that nothing reads any more
 HOURS = 4 * 3600  # after which a write in the background counts as stuck
+SLICE_BYTES = 2**20  # devices with copies of an array share its writing in slices that large: each is compiled
 
 logger = logging.getLogger(__name__)
+# Orbax has a public setting for it only in a handler that replaces its own, which it warns about on every import.
+ocp.type_handlers.get_type_handler(jax.Array)._min_slice_bytes_for_replica_parallel = SLICE_BYTES
 
 
 class Checkpoints:

@@ -2,6 +2,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from jax.sharding import NamedSharding, PartitionSpec
 
 from jaxret.errors import InputError
 from jaxret.runtime.checkpoints import Checkpoints
@@ -70,6 +71,14 @@ def test_a_model_moves_to_another_mesh(opened, model, random_params):
         jax.tree.map(
             lambda x, s: x.sharding.is_equivalent_to(s.sharding, x.ndim) or pytest.fail(str(x)), found, placed(shape)
         )
+
+
+def test_nothing_is_compiled_to_save_small_arrays(opened, caplog):
+    """Orbax cuts an array with copies on several devices into slices for each to write, a program for every slice."""
+    copies = jax.device_put(np.ones((8, 3), np.float32), NamedSharding(device_mesh(), PartitionSpec()))
+    with jax.log_compiles():
+        opened().save(0, {"x": copies}, REST, {})
+    assert not [record.getMessage() for record in caplog.records if "Compiling" in record.getMessage()]
 
 
 def test_the_last_two_steps_and_step_zero_are_kept(opened):
