@@ -34,6 +34,7 @@ from tests import typechecks
 typechecks.install("jaxret")
 
 from collections.abc import Callable, Iterator
+from functools import cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -41,8 +42,12 @@ from typing import Any
 import jax
 import numpy as np
 import pytest
+from jax._src.interpreters import mlir
 
 jax.config.update("jax_numpy_rank_promotion", "raise")
+if "--tpu" not in sys.argv:
+    # For each program JAX makes a new MLIR context with all its dialects: a sixth of what compiling a small one costs.
+    mlir.make_ir_context = cache(mlir.make_ir_context)
 
 if find_spec("hypothesis"):  # which the environments of the live comparisons lack
     from hypothesis import settings
