@@ -1,5 +1,8 @@
 """Random embeddings of a batch, and the score of one pair of them by a plain loop."""
 
+import functools
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -38,18 +41,23 @@ def example(b=4, n=3, seed=0):
     return Represented(side(b, 4, random), side(b * n, 6, random)), batch
 
 
+def compiled(function, /, **settings):
+    """A function with its settings as one program."""
+    return jax.jit(functools.partial(function, **settings))
+
+
 def pair_score(head, q, i, d, j):
     """The score of text i of `q` and text j of `d`."""
     if head == "dense":
-        return float(np.dot(q.dense[i], d.dense[j]))
+        return float(np.dot(np.asarray(q.dense)[i], np.asarray(d.dense)[j]))
     if head == "lexical":
         best = [{}, {}]
         for place, (e, row) in enumerate(((q, i), (d, j))):
-            for token, weight in zip(np.asarray(e.lexical.ids[row]), np.asarray(e.lexical.weights[row]), strict=True):
+            for token, weight in zip(np.asarray(e.lexical.ids)[row], np.asarray(e.lexical.weights)[row], strict=True):
                 best[place][token] = max(best[place].get(token, 0.0), float(weight))
         return sum(weight * best[1].get(token, 0.0) for token, weight in best[0].items())
-    kept = np.asarray(d.tokens[j])[np.asarray(d.mask[j])]
-    return sum(max(float(np.dot(x, y)) for y in kept) for x in np.asarray(q.tokens[i])[np.asarray(q.mask[i])])
+    kept = np.asarray(d.tokens)[j][np.asarray(d.mask)[j]]
+    return sum(max(float(np.dot(x, y)) for y in kept) for x in np.asarray(q.tokens)[i][np.asarray(q.mask)[i]])
 
 
 def table(head, q, d):

@@ -8,7 +8,7 @@ import pytest
 from jaxret.ops.contrastive import pair_and_in_batch
 from jaxret.train.objectives.contrastive import contrast, improved_contrast
 from jaxret.train.objectives.represented import candidates, group_scores
-from tests.train.objectives.embeddings import HEADS, example, known, nll, table
+from tests.train.objectives.embeddings import HEADS, compiled, example, known, nll, table
 
 TEMPERATURE = {"dense": 0.5, "lexical": 2.0, "multi_vector": 1.5}
 WEIGHT = {"dense": 1.0, "lexical": 0.25, "multi_vector": 2.0}
@@ -26,7 +26,7 @@ def test_group_scores_are_those_of_the_own_passages():
 
 def test_colberts_loss_is_bound_as_a_function():
     r, batch = example()
-    loss, metrics = contrast(r, batch, loss=functools.partial(pair_and_in_batch, ways=3), **KNOBS)
+    loss, metrics = compiled(contrast, loss=functools.partial(pair_and_in_batch, ways=3), **KNOBS)(r, batch)
     total = 0.0
     for head in HEADS:
         logits = table(head, r.query, r.passage) / TEMPERATURE[head]
@@ -66,9 +66,9 @@ def test_known_texts_can_be_left_in(compare):
     np.testing.assert_array_equal(candidates(batch, known=False), everything_else)
     assert not (known(batch) == everything_else).all()
     other = {**batch, "passage_key": jnp.arange(12).reshape(4, 3)}  # no copies
-    expected = compare(r, other, **KNOBS)[0]
-    np.testing.assert_allclose(compare(r, batch, mask_known=False, **KNOBS)[0], expected, rtol=1e-6)
-    assert abs(compare(r, batch, **KNOBS)[0] - expected) > 1e-4
+    expected = compiled(compare, **KNOBS)(r, other)[0]
+    np.testing.assert_allclose(compiled(compare, mask_known=False, **KNOBS)(r, batch)[0], expected, rtol=1e-6)
+    assert abs(compiled(compare, **KNOBS)(r, batch)[0] - expected) > 1e-4
 
 
 @pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0, 0.0), (1.0, 0.0, 0.0, 0.0), (1.0, 1.0, 1.0, 1.0)])
@@ -76,7 +76,7 @@ def test_improved_contrast_is_a_loop_over_all_that_competes(weights):
     alpha, beta, gamma, delta = weights
     r, batch = example()
     settings = {"alpha": alpha, "beta": beta, "gamma": gamma, "delta": delta}
-    loss, _ = improved_contrast(r, batch, **settings, **KNOBS)
+    loss, _ = compiled(improved_contrast, **settings, **KNOBS)(r, batch)
     mine = jax.tree.map(lambda x: x[::3], r.passage)
     kept, total = known(batch), 0.0
     for head in HEADS:

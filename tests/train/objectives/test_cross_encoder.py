@@ -62,7 +62,7 @@ LABELLED = {
 
 @pytest.mark.parametrize("loss", LABELLED, ids=lambda loss: loss.__name__)
 def test_losses_by_labels(scores, batch, loss):
-    found, metrics = by_labels(jnp.asarray(scores), batch, loss=loss)
+    found, metrics = jax.jit(partial(by_labels, loss=loss))(jnp.asarray(scores), batch)
     rows = [scores[i, kept(i)] for i in range(pairs.B)]
     np.testing.assert_allclose(found, np.mean([LABELLED[loss](row.astype(np.float64)) for row in rows]), rtol=1e-5)
     np.testing.assert_allclose(metrics["accuracy"], np.mean([np.argmax(row) == 0 for row in rows]))
@@ -82,7 +82,7 @@ TAUGHT = {
 
 @pytest.mark.parametrize("loss", TAUGHT, ids=lambda loss: loss.__name__)
 def test_losses_by_a_teacher(scores, batch, loss):
-    found, metrics = by_teacher(jnp.asarray(scores), batch, loss=loss)
+    found, metrics = jax.jit(partial(by_teacher, loss=loss))(jnp.asarray(scores), batch)
     rows = zip(scores, np.asarray(batch["teacher_scores"]), strict=True)
     np.testing.assert_allclose(found, np.mean([TAUGHT[loss](*row) for row in rows]), rtol=1e-4)
     assert metrics["loss_teacher"] == found

@@ -7,7 +7,7 @@ import pytest
 
 from jaxret.ops.distillation import kl_divergence, margin_mse, min_max
 from jaxret.train.objectives.distillation import distill, distill_ranked, self_distill
-from tests.train.objectives.embeddings import HEADS, example, known, nll, table
+from tests.train.objectives.embeddings import HEADS, compiled, example, known, nll, table
 
 WEIGHT = {"dense": 1.0, "lexical": 0.1, "multi_vector": 2.0}
 OWN = np.arange(4) * 3
@@ -32,7 +32,9 @@ def scaled(x):
 def test_kl_divergence_from_the_teacher(scale):
     r, batch = example()
     knobs = {} if scale is None else {"scale": scale, "teacher_scale": scale}
-    loss, _ = distill(r, batch, weight=WEIGHT, loss=functools.partial(kl_divergence, temperature=0.5), **knobs)
+    loss, _ = compiled(distill, weight=WEIGHT, loss=functools.partial(kl_divergence, temperature=0.5), **knobs)(
+        r, batch
+    )
     total = 0.0
     for head in HEADS:
         scores, teacher = own_scores(head, r), np.asarray(batch["teacher_scores"], np.float64)
@@ -45,7 +47,7 @@ def test_kl_divergence_from_the_teacher(scale):
 
 def test_margin_mse_is_a_loss_like_any_other():
     r, batch = example()
-    loss, metrics = distill(r, batch, weight=WEIGHT, loss=margin_mse)
+    loss, metrics = compiled(distill, weight=WEIGHT, loss=margin_mse)(r, batch)
     teacher, total = np.asarray(batch["teacher_scores"]), 0.0
     for head in HEADS:
         scores = own_scores(head, r)
@@ -58,7 +60,8 @@ def test_margin_mse_is_a_loss_like_any_other():
 def test_ranked_distillation_takes_better_candidates_away_one_by_one():
     r, batch = example()
     temperature = dict.fromkeys(HEADS, 0.7)
-    loss, _ = distill_ranked(r, batch, temperature=temperature, weight=WEIGHT, teacher_temperature=2.0)
+    compare = compiled(distill_ranked, temperature=temperature, weight=WEIGHT, teacher_temperature=2.0)
+    loss, _ = compare(r, batch)
     teacher, kept, total = np.asarray(batch["teacher_scores"]), known(batch), 0.0
     for head in HEADS:
         logits, losses = table(head, r.query, r.passage) / 0.7, []
@@ -81,7 +84,7 @@ ENSEMBLE = {"dense": 1.0, "lexical": 0.3, "multi_vector": 1.0}
 def test_self_distillation_is_bge_m3s_sum(step):
     r, batch = example()
     knobs = {"temperature": 0.5, "ensemble": ENSEMBLE, "weight": WEIGHT, "start": 5}
-    loss, _ = self_distill(r, batch, jnp.int32(step), **knobs)
+    loss, _ = compiled(self_distill, **knobs)(r, batch, jnp.int32(step))
     heads = {head: table(head, r.query, r.passage) / 0.5 for head in HEADS}
     together = sum(ENSEMBLE[head] * heads[head] for head in HEADS)
     kept, labels, taught = known(batch), nll(together, OWN, known(batch)).mean(), 0.0
@@ -106,6 +109,6 @@ def test_the_ensemble_gets_no_gradient_as_a_teacher():
             query = r.query.replace(dense=dense)
             return self_distill(r.replace(query=query), batch, jnp.int32(0), start=start, **knobs)[0]
 
-        return jax.grad(loss)(r.query.dense)
+        return jax.jit(jax.grad(loss))(r.query.dense)
 
     np.testing.assert_allclose(gradient(start=0), gradient(start=1) / 2, rtol=1e-5, atol=1e-7)

@@ -7,7 +7,7 @@ import pytest
 from jaxret.ops.metric_learning import cosine_scores, euclidean_scores
 from jaxret.train.objectives.contrastive import contrast
 from jaxret.train.objectives.regularized import at_sizes, labelled_pairs, sparsity
-from tests.train.objectives.embeddings import VOCABULARY, example, known, nll
+from tests.train.objectives.embeddings import VOCABULARY, compiled, example, known, nll
 
 OWN = np.arange(4) * 3
 
@@ -24,7 +24,7 @@ def spread(terms):
 def test_sparsity_grows_with_the_square_of_the_step(step, share):
     r, batch = example()
     knobs = {"query_flops": 2.0, "passage_flops": 3.0, "query_norm": 0.5, "passage_norm": 0.25}
-    loss, metrics = sparsity(r, batch, jnp.int32(step), ramp_steps=10, **knobs)
+    loss, metrics = compiled(sparsity, ramp_steps=10, **knobs)(r, batch, jnp.int32(step))
     q, d = spread(r.query.lexical), spread(r.passage.lexical)
     expected = 2 * np.sum(q.mean(0) ** 2) + 3 * np.sum(d.mean(0) ** 2) + 0.5 * q.sum(1).mean() + 0.25 * d.sum(1).mean()
     np.testing.assert_allclose(loss, share * expected, rtol=1e-5)
@@ -34,7 +34,7 @@ def test_sparsity_grows_with_the_square_of_the_step(step, share):
 def test_shorter_vectors_are_compared_too():
     r, batch = example()
     comparison = functools.partial(contrast, temperature={"dense": 0.3}, weight={"dense": 2.0})
-    loss, metrics = at_sizes(r, batch, 0, comparison=comparison, sizes=(5, 2), weight=(1.0, 0.5))
+    loss, metrics = compiled(at_sizes, comparison=comparison, sizes=(5, 2), weight=(1.0, 0.5))(r, batch, 0)
     total = 0.0
     for size, share in ((5, 1.0), (2, 0.5)):
         q, d = (np.asarray(e.dense)[:, :size] for e in (r.query, r.passage))
@@ -49,7 +49,8 @@ def test_shorter_vectors_are_compared_too():
 @pytest.mark.parametrize("epsilon", [None, 0.25])
 def test_labelled_pairs_are_a_loop_over_pairs(similarity, epsilon):
     r, batch = example()
-    loss, metrics = labelled_pairs(r, batch, 0, temperature=0.4, miner_epsilon=epsilon, similarity=similarity)
+    compare = compiled(labelled_pairs, temperature=0.4, miner_epsilon=epsilon, similarity=similarity)
+    loss, metrics = compare(r, batch, 0)
     vectors = np.concatenate([r.query.dense, r.passage.dense]).astype(np.float64)
     keys = np.asarray(batch["passage_key"])
     labels = np.concatenate([keys[:, 0], keys.reshape(-1)])
