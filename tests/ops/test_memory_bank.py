@@ -20,12 +20,12 @@ def batches(seed=0):
 
 
 def test_fifty_steps_are_those_of_plain_queues():
-    bank, push = empty_bank(LANGUAGES, SIZE, WIDTH), jax.jit(remembered)
+    bank, push, asking = empty_bank(LANGUAGES, SIZE, WIDTH), jax.jit(remembered), jax.jit(bank_scores)
     rings = [deque(maxlen=SIZE) for _ in range(LANGUAGES)]
     probe = np.random.default_rng(1).normal(size=(5, WIDTH)).astype(np.float32)
     asked = np.array([0, 1, 2, 2, 0])
     for vectors, language, keys in batches():
-        scores, found, written = map(np.asarray, bank_scores(jnp.asarray(probe), bank, jnp.asarray(asked)))
+        scores, found, written = map(np.asarray, asking(probe, bank, asked))
         for row, which in enumerate(asked):
             expected = sorted((int(key), float(probe[row] @ vector)) for vector, key in rings[which])
             got = sorted(zip(found[row][written[row]].tolist(), scores[row][written[row]].tolist(), strict=True))
@@ -38,9 +38,9 @@ def test_fifty_steps_are_those_of_plain_queues():
 
 
 def test_the_oldest_place_is_overwritten_first():
-    bank = empty_bank(1, 3, 1)
+    bank, push = empty_bank(1, 3, 1), jax.jit(remembered)
     for number in range(5):
-        bank = remembered(bank, jnp.full((1, 1), float(number)), jnp.zeros(1, int), jnp.array([number]))
+        bank = push(bank, np.full((1, 1), number, np.float32), np.zeros(1, int), np.array([number]))
     assert bank.keys.tolist() == [[3, 4, 2]]
     assert bank.next.tolist() == [2]
 
@@ -64,5 +64,5 @@ def test_gradients_flow_to_the_query_alone(into):
         filled = remembered(bank, jnp.array([[1.0, 2.0], [3.0, 4.0]]), zero, key)
         return jnp.sum(bank_scores(x, filled, zero)[0])
 
-    gradient = jax.grad(total)(jnp.ones((2, 2)))
+    gradient = jax.jit(jax.grad(total))(jnp.ones((2, 2)))
     np.testing.assert_array_equal(gradient, 0 if into == "remembered" else [[4, 6], [4, 6]])
