@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+from functools import partial
 from typing import Any
 
 import jax
@@ -69,7 +70,7 @@ def test_states_of_every_layer(case):
     encoder = Encoder(config_of(case))
     params = loaded(case, encoder, head=False)
     ids, mask = inputs(case)
-    states, layers = encoder.apply({"params": params}, ids, mask, all_states=True)
+    states, layers = jax.jit(partial(encoder.apply, all_states=True))({"params": params}, ids, mask)
     kept = np.asarray(mask)
     assert_close(states, case.golden["states"], kept, MODEL)
     if "layers" in case.golden:
@@ -101,7 +102,7 @@ def test_each_layer_alone(case):
 def test_padding_on_the_left(case):
     encoder = Encoder(config_of(case))
     ids, mask = inputs(case, "left_")
-    states, _ = encoder.apply({"params": loaded(case, encoder, head=False)}, ids, mask)
+    states, _ = jax.jit(encoder.apply)({"params": loaded(case, encoder, head=False)}, ids, mask)
     assert_close(states, case.golden["left_states"], np.asarray(mask), MODEL)
 
 
@@ -110,7 +111,7 @@ def test_token_types(case):
     encoder = Encoder(config_of(case))
     ids, mask = inputs(case)
     types = jnp.asarray(case.golden["token_types"])
-    states, _ = encoder.apply({"params": loaded(case, encoder, head=False)}, ids, mask, type_ids=types)
+    states, _ = jax.jit(encoder.apply)({"params": loaded(case, encoder, head=False)}, ids, mask, type_ids=types)
     assert_close(states, case.golden["typed_states"], np.asarray(mask), MODEL)
 
 
@@ -119,7 +120,7 @@ def test_logits_of_language_models(case):
     found = record(case)
     model = LanguageModel(encoder_config(found), row(found).lm_head(found))
     ids, mask = inputs(case)
-    logits = model.apply({"params": loaded(case, model, head=True)}, ids, mask)
+    logits = jax.jit(model.apply)({"params": loaded(case, model, head=True)}, ids, mask)
     assert_close(logits, case.golden["logits"], np.asarray(mask), MODEL)
 
 
