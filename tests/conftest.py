@@ -125,7 +125,7 @@ def random_params() -> Callable[..., Any]:
 
         def filled(x: Any) -> jax.Array:
             width = x.shape[-2] if x.ndim > 1 else 1
-            return jax.numpy.asarray(random.normal(size=x.shape) / np.sqrt(width) + (x.ndim == 1), x.dtype)
+            return jax.numpy.asarray(np.asarray(random.normal(size=x.shape) / np.sqrt(width) + (x.ndim == 1), x.dtype))
 
         return jax.tree.map(filled, params)
 

@@ -144,7 +144,7 @@ def wide(tree):
 def touched(gradients):
     """Names of the parameters with a gradient."""
     leaves = jax.tree_util.tree_leaves_with_path(gradients)
-    return {jax.tree_util.keystr(path, simple=True, separator="/") for path, x in leaves if bool(jnp.any(x != 0))}
+    return {jax.tree_util.keystr(path, simple=True, separator="/") for path, x in leaves if np.any(np.asarray(x) != 0)}
 
 
 def names(params, *beginnings):
