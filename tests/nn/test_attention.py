@@ -102,7 +102,7 @@ def test_gradients_in_bfloat16_are_those_of_float32_but_for_rounding():
     factor = jnp.asarray(np.random.default_rng(1).normal(size=exact[0].shape), jnp.float32) * mask[:, None, :, None]
 
     def gradients(arrays):
-        return jax.grad(lambda x: jnp.sum(factor * plain_attention(*x, mask)))(arrays)
+        return jax.jit(jax.grad(lambda x: jnp.sum(factor * plain_attention(*x, mask))))(arrays)
 
     rounded = [x.astype(jnp.bfloat16) for x in exact]
     for ours, theirs in zip(gradients(rounded), gradients([x.astype(jnp.float32) for x in rounded]), strict=True):
@@ -113,7 +113,7 @@ def test_gradients_in_bfloat16_are_those_of_float32_but_for_rounding():
 
 def test_a_text_without_tokens_has_no_gradient():
     q, k, v, mask = inputs(8)
-    gradients = jax.grad(lambda x: jnp.sum(plain_attention(*x, mask.at[0].set(False))))((q, k, v))
+    gradients = jax.jit(jax.grad(lambda x: jnp.sum(plain_attention(*x, mask.at[0].set(False)))))((q, k, v))
     assert all(not np.any(x[0]) and np.any(x[1]) for x in gradients)
 
 

@@ -21,7 +21,8 @@ def example(random_params):
             for n in (HIDDEN, WIDTH)
         )
     )
-    params = ContextHead(HIDDEN, WIDTH).init(jax.random.key(0), x, running, jnp.array(True))["params"]
+    init = ContextHead(HIDDEN, WIDTH).init
+    params = jax.eval_shape(init, jax.random.key(0), x, running, jnp.array(True))["params"]
     return x, running, random_params(nn.meta.unbox(params))
 
 
@@ -44,7 +45,7 @@ def loop(x, running, params, by_batch, normalize):
 def test_vectors_and_statistics(example, by_batch, normalize):
     x, running, params = example
     head = ContextHead(HIDDEN, WIDTH, normalize)
-    vectors, found = head.apply({"params": params}, x, running, jnp.array(by_batch))
+    vectors, found = jax.jit(head.apply)({"params": params}, x, running, jnp.array(by_batch))
     expected, used = loop(x, running, params, by_batch, normalize)
     np.testing.assert_allclose(vectors, expected, rtol=1e-4, atol=1e-5)
     for mine, (mean, variance) in zip(found, used, strict=True):
@@ -58,6 +59,6 @@ def test_a_row_feels_the_others_through_the_batchs_statistics_alone(example):
     def first(x, by_batch):
         return jnp.sum(ContextHead(HIDDEN, WIDTH).apply({"params": params}, x, running, by_batch)[0][0] ** 3)
 
-    by_batch, by_running = (jax.grad(first)(x, jnp.array(turn)) for turn in (True, False))
+    by_batch, by_running = (jax.jit(jax.grad(first))(x, jnp.array(turn)) for turn in (True, False))
     assert np.all(np.any(np.abs(by_batch) > 1e-6, axis=1))
     assert np.any(by_running[0]) and not np.any(by_running[1:])

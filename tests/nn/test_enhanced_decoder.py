@@ -30,7 +30,7 @@ def example(config, random_params):
 
 def test_a_berts_decoder_is_a_loop_over_visible_places(random_params):
     module, params, query, seen, visible = example(BERT, random_params)
-    states = module.apply({"params": params}, query, seen, visible)
+    states = np.asarray(jax.jit(module.apply)({"params": params}, query, seen, visible))
     plain = jax.tree.map(np.float64, params)
     for row in range(B):
         expected = decoded(plain, np.float64(query[row]), np.float64(seen[row]), np.asarray(visible[row]), 2)
@@ -65,7 +65,7 @@ SEED = jnp.array([3, 4, 4], jnp.int32)
 
 def sets(length=40, real=(40, 40, 30), rate=0.5):
     kept = np.arange(length)[None, :] < np.array(real)[:, None]
-    return np.asarray(visible_sets(SEED, jnp.asarray(kept), rate))
+    return np.asarray(jax.jit(visible_sets, static_argnums=2)(SEED, jnp.asarray(kept), rate))
 
 
 @pytest.mark.parametrize("rate", [0.3, 0.5, 0.7])

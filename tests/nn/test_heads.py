@@ -16,8 +16,8 @@ def example():
 
 def applied(module, random_params, *inputs):
     inputs = tuple(jnp.asarray(x, jnp.float32) if x.dtype == np.float64 else jnp.asarray(x) for x in inputs)
-    params = random_params(nn.meta.unbox(module.init(jax.random.key(0), *inputs))["params"])
-    return np.asarray(module.apply({"params": params}, *inputs)), jax.tree.map(np.float64, params)
+    params = random_params(nn.meta.unbox(jax.eval_shape(module.init, jax.random.key(0), *inputs))["params"])
+    return np.asarray(jax.jit(module.apply)({"params": params}, *inputs)), jax.tree.map(np.float64, params)
 
 
 def normalised(x):

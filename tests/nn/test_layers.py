@@ -8,8 +8,8 @@ from jaxret.nn.layers import MLP, Dense, Norm
 
 
 def applied(module, x, random_params):
-    params = random_params(nn.meta.unbox(module.init(jax.random.key(0), x))["params"])
-    return module.apply({"params": params}, x), params
+    params = random_params(nn.meta.unbox(jax.eval_shape(module.init, jax.random.key(0), x))["params"])
+    return jax.jit(module.apply)({"params": params}, x), params
 
 
 @pytest.mark.parametrize("shape", [(2, 3), (4, 2, 3), (2, 2, 4, 3)])

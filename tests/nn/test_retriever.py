@@ -50,7 +50,9 @@ def test_more_padding_changes_nothing(params, side, pooling):
 def test_the_dense_head_leaves_out_the_first_ids(params, side, first):
     plain = dataclasses.replace(CONFIG, dense_layers=(), token_layers=(), normalize=False, normalize_tokens=False)
     module = Retriever(plain, unpooled=(2, 0))
-    found = module.apply({"params": {name: params[name] for name in ("encoder", "lexical")}}, jnp.asarray(IDS), side)
+    found = jax.jit(module.apply, static_argnums=2)(
+        {"params": {name: params[name] for name in ("encoder", "lexical")}}, jnp.asarray(IDS), side
+    )
     lengths = (IDS >= 0).sum(axis=1)
     expected = [row[first:length].mean(axis=0) for row, length in zip(found.tokens, lengths, strict=True)]
     np.testing.assert_allclose(found.dense, expected, rtol=1e-4, atol=1e-5)
