@@ -1,3 +1,4 @@
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -33,11 +34,11 @@ def test_packing_and_unpacking_equal_a_plain_loop(bits):
     cutoffs, weights = cutoffs_and_weights(bits)
     residuals = np.random.default_rng(0).normal(size=(5, 24)).astype(np.float32)
     residuals[0, : len(cutoffs)] = cutoffs  # a value at a cutoff belongs to the bucket below
-    packed = packed_residuals(jnp.asarray(residuals), jnp.asarray(cutoffs))
+    packed = jax.jit(packed_residuals)(residuals, cutoffs)
     np.testing.assert_array_equal(packed, plain_bytes(residuals, cutoffs, bits))
     expected = weights[(residuals[:, :, None] > cutoffs).sum(-1)]
-    found = unpacked_weights(packed, jnp.asarray(weights))
-    np.testing.assert_array_equal(found, plane_order(jnp.asarray(expected), bits))
+    found = np.asarray(jax.jit(unpacked_weights)(packed, weights))
+    np.testing.assert_array_equal(found, jax.jit(plane_order, static_argnums=1)(expected, bits))
     assert sorted(np.asarray(found[0]).tolist()) == sorted(expected[0].tolist())
 
 
@@ -51,7 +52,7 @@ def test_decompressed_vectors_are_of_length_one_even_where_all_cancels():
     weights = jnp.asarray([-1.0, 1.0])
     packed = jnp.asarray([[0], [255], [15]], jnp.uint8)
     centroids = jnp.asarray([[0.0] * 8, [-1.0] * 8, [2.0] * 8])
-    found = np.asarray(decompressed(centroids, packed, weights))
+    found = np.asarray(jax.jit(decompressed)(centroids, packed, weights))
     np.testing.assert_allclose(found[0], -np.ones(8) / np.sqrt(8), rtol=1e-6)
     np.testing.assert_array_equal(found[1], np.zeros(8))
     np.testing.assert_allclose(found[2], np.array([1] * 4 + [3] * 4) / np.sqrt(40), rtol=1e-6)
