@@ -174,6 +174,18 @@ def groups_of_animals(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return file
 
 
+@pytest.fixture
+def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """Where `gs://bucket` leads to."""
+    from tests.fake_storage import FakeStorage
+
+    storage = FakeStorage("bucket")
+    with storage.running() as environment:
+        for name, value in environment.items():
+            monkeypatch.setenv(name, value)
+        yield storage
+
+
 @pytest.fixture(scope="session")
 def tokenizer() -> Any:
     """A vocabulary of some 300 ids, most of them bytes."""

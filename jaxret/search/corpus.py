@@ -23,7 +23,7 @@ from jaxret.search.budget import part_bytes
 from jaxret.search.cross_encoder import CrossEncoder
 from jaxret.search.dtypes import check_dtype, stored_as
 from jaxret.search.encode import TextEncoder
-from jaxret.search.folder import Folder
+from jaxret.search.folder import Folder, json_bytes
 from jaxret.search.store import (
     MANIFEST,
     SHARD_DOCUMENTS,
@@ -111,8 +111,8 @@ def encode_corpus(
     shard_documents = shard_documents or SHARD_DOCUMENTS
     folder, process, processes = Folder(store), jax.process_index(), jax.process_count()
     claim = identity(encoder, corpus) | {"dtype": dtype, "shard_documents": shard_documents}
-    if process == 0 and folder.read(CLAIM) is None:
-        folder.write_json(CLAIM, claim)
+    if process == 0:
+        folder.create(CLAIM, json_bytes(claim))
     meet("the store is begun")
     check_identity(folder.path(CLAIM), folder.read_json(CLAIM), claim)
     texts, ids = passage_texts(corpus, encoder.model.text.title_separator), store_ids(corpus)

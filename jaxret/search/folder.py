@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import hashlib
 import json
+import os
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import numpy as np
 
@@ -14,6 +16,9 @@ from jaxret.errors import InputError
 # Bytes of the pieces that an array is read in; each has a checksum of its own.
 PIECE_BYTES = 2**18
 FIX = "Encode the corpus again, into a new folder."
+# How TensorStore begins to say that a place cannot be reached, not that what is there is damaged.
+UNREACHABLE = ("PERMISSION_DENIED", "UNAUTHENTICATED", "UNAVAILABLE", "ABORTED", "DEADLINE_EXCEEDED")
+REACH = "Check the network, the name, and what this account may do there; then repeat."
 
 
 class Folder:
@@ -23,15 +28,17 @@ class Folder:
       place: a path, or the URL of a bucket's folder (`gs://bucket/folder`).
 
     Raises:
-      InputError: the URL is of no kind that TensorStore knows, or the place cannot be reached.
+      InputError: the URL is of no kind that TensorStore knows. All functions: the place cannot be reached.
     """
 
     def __init__(self, place: str | Path):
         import tensorstore
 
         text = str(place)
-        self.place = text.rstrip("/") if "://" in text else str(Path(text))
-        self._url = f"{self.place}/" if "://" in text else f"file://{Path(text).absolute()}/"
+        self._remote = "://" in text
+        self.place = text.rstrip("/") if self._remote else str(Path(text))
+        scheme, path = self.place.split("://", 1) if self._remote else ("file", os.fsencode(Path(text).absolute()))
+        self._url = f"{scheme}://{quote(path, safe='/:')}/"
         try:
             self._files = tensorstore.KvStore.open(self._url).result()
         except ValueError as error:
@@ -41,16 +48,16 @@ class Folder:
         """A file as messages call it."""
         return f"{self.place}/{name}"
 
-    def names(self, prefix: str = "") -> list[str]:
-        """The names of all files that begin so, sorted."""
-        import tensorstore
-
-        keys = tensorstore.KvStore.KeyRange(prefix, _after(prefix))
-        return sorted(name.decode() for name in self._files.list(keys).result())
+    def names(self) -> list[str]:
+        """The names of all files, sorted."""
+        try:
+            return sorted(name.decode() for name in self._files.list().result())
+        except ValueError as error:
+            raise InputError(self.place, f"cannot be listed: {_reason(error)}", REACH) from None
 
     def read(self, name: str) -> bytes | None:
         """A file's bytes, None where there is no such file."""
-        found = self._files.read(name).result()
+        found = self._read(name)
         return None if found.state == "missing" else found.value
 
     def write(self, name: str, value: bytes) -> None:
@@ -58,7 +65,16 @@ class Folder:
         try:
             self._files.write(name, value).result()
         except ValueError as error:
-            raise InputError(self.path(name), f"cannot be written: {error}", "Free some space, then repeat.") from None
+            raise self._unwritten(name, error) from None
+
+    def create(self, name: str, value: bytes) -> None:
+        """Writes a file where there is none; of several writers the first one's stays."""
+        found = self._read(name)
+        if found.state == "missing":
+            try:
+                self._files.write(name, value, if_equal=found.stamp.generation).result()
+            except ValueError as error:
+                raise self._unwritten(name, error) from None
 
     def read_json(self, name: str, digest: str | None = None) -> Any:
         """What a JSON file says; with a digest, only if it is the file's SHA-256.
@@ -78,14 +94,16 @@ class Folder:
         except UnicodeDecodeError as error:
             raise InputError(self.path(name), f"broken JSON: {error}", FIX) from None
 
-    def write_json(self, name: str, value: Any) -> str:
-        """Writes indented JSON; the SHA-256 of the file."""
-        text = (json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode()
-        self.write(name, text)
-        return hashlib.sha256(text).hexdigest()
+    def write_json(self, name: str, value: Any) -> None:
+        """Writes indented JSON."""
+        self.write(name, json_bytes(value))
 
-    def write_array(self, name: str, array: np.ndarray) -> None:
-        """Writes an array as zarr 3: one file in pieces that can be read alone, each with its CRC-32C."""
+    def write_array(self, name: str, array: np.ndarray) -> list[str]:
+        """Writes an array as zarr 3: one file in pieces that can be read alone, each with its CRC-32C.
+
+        Returns:
+          The names of its files.
+        """
         import tensorstore
 
         size = max(1, len(array))
@@ -100,13 +118,14 @@ class Folder:
             "chunk_grid": {"name": "regular", "configuration": {"chunk_shape": whole}},
             "codecs": [{"name": "sharding_indexed", "configuration": pieces}],
         }
+        spec = self._array(name) | {"metadata": metadata, "store_data_equal_to_fill_value": True}
         try:
-            opened = tensorstore.open(self._array(name) | {"metadata": metadata}, create=True, delete_existing=True)
-            store = opened.result()
+            store = tensorstore.open(spec, create=True, delete_existing=True).result()
             if array.size:
                 store.write(array).result()
         except ValueError as error:
-            raise InputError(self.path(name), f"cannot be written: {error}", "Free some space, then repeat.") from None
+            raise self._unwritten(name, error) from None
+        return [f"{name}/zarr.json", *([f"{name}/c{'/0' * array.ndim}"] if array.size else [])]
 
     def array(self, name: str) -> StoredArray:
         """An array that `write_array` wrote; raises InputError where its description is missing or broken."""
@@ -116,15 +135,37 @@ class Folder:
             store = tensorstore.open(self._array(name)).result()
             return StoredArray(store, self.path(f"{name}/c{'/0' * store.rank}"))
         except ValueError as error:
-            raise InputError(self.path(f"{name}/zarr.json"), f"missing or damaged: {error}", FIX) from None
+            raise _unread(self.path(f"{name}/zarr.json"), "missing or damaged", error) from None
+
+    def _read(self, name: str) -> Any:
+        try:
+            return self._files.read(name).result()
+        except ValueError as error:
+            raise InputError(self.path(name), f"cannot be read: {_reason(error)}", REACH) from None
+
+    def _unwritten(self, name: str, error: ValueError) -> InputError:
+        fix = REACH if self._remote else "Free some space, then repeat."
+        return InputError(self.path(name), f"cannot be written: {_reason(error)}", fix)
 
     def _array(self, name: str) -> dict[str, Any]:
         return {"driver": "zarr3", "kvstore": f"{self._url}{name}/"}
 
 
-def _after(prefix: str) -> str:
-    """The first name that does not begin so, in the order of names; "" stands for none."""
-    return prefix[:-1] + chr(ord(prefix[-1]) + 1) if prefix else ""
+def json_bytes(value: Any) -> bytes:
+    """Indented JSON as a file has it."""
+    return (json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode()
+
+
+def _reason(error: ValueError) -> str:
+    """What TensorStore says, without the lines on how it came there."""
+    return str(error).split(" [")[0]
+
+
+def _unread(path: str, damage: str, error: ValueError) -> InputError:
+    """Of a file that cannot be read: the error that calls it damaged, unless the place cannot be reached."""
+    if str(error).startswith(UNREACHABLE):
+        return InputError(path, f"cannot be read: {_reason(error)}", REACH)
+    return InputError(path, f"{damage}: {_reason(error)}", FIX)
 
 
 class StoredArray:
@@ -147,4 +188,4 @@ class StoredArray:
         try:
             return self._store[rows].read().result()
         except ValueError as error:
-            raise InputError(self._path, f"damaged: {error}", FIX) from None
+            raise _unread(self._path, "damaged", error) from None

@@ -29,7 +29,7 @@ import numpy as np
 from jaxret.errors import InputError
 from jaxret.runtime.checksums import with_checksum, without_checksum
 from jaxret.search.dtypes import decoded
-from jaxret.search.folder import FIX, Folder, StoredArray
+from jaxret.search.folder import FIX, REACH, Folder, StoredArray
 from jaxret.search.vectors import Ragged, Vectors
 
 MANIFEST, RECORD, IDS = "vectors.json", "shard.json", "ids.jsonl"
@@ -57,17 +57,15 @@ def has_shard(store: Folder, number: int) -> bool:
 
 def write_shard(store: Folder, number: int, ids: Sequence[str], vectors: Vectors) -> None:
     """Writes one shard; without its record, which comes last, it counts for nothing."""
-    shard, digests = shard_name(number), {}
+    shard = shard_name(number)
     lines = "".join(json.dumps(name, ensure_ascii=False) + "\n" for name in ids).encode()
     store.write(f"{shard}/{IDS}", lines)
-    digests[IDS] = hashlib.sha256(lines).hexdigest()
+    files: dict[str, str | None] = {IDS: hashlib.sha256(lines).hexdigest()}
     for name, array in _arrays(vectors).items():
-        store.write_array(f"{shard}/{name}", array)
-        description = store.read(f"{shard}/{name}/zarr.json")
-        digests[f"{name}/zarr.json"] = hashlib.sha256(description or b"").hexdigest()
-    files = [name.removeprefix(f"{shard}/") for name in store.names(f"{shard}/")]
-    record = {"documents": len(ids), "files": {name: digests.get(name) for name in files if name != RECORD}}
-    store.write_json(f"{shard}/{RECORD}", record)
+        for path in store.write_array(f"{shard}/{name}", array):
+            described = hashlib.sha256(store.read(path) or b"").hexdigest() if path.endswith("/zarr.json") else None
+            files[path.removeprefix(f"{shard}/")] = described
+    store.write_json(f"{shard}/{RECORD}", {"documents": len(ids), "files": dict(sorted(files.items()))})
 
 
 def seal(store: Folder, shards: int, facts: dict[str, Any]) -> None:
@@ -125,6 +123,8 @@ class StoredVectors:
         sizes = [entry["documents"] for entry in self.manifest["shards"]]
         self.starts = np.concatenate([[0], np.cumsum(sizes)]).astype(np.int64)
         names = set(self._folder.names())
+        if MANIFEST not in names:  # as of a bucket's account that may read and not list
+            raise InputError(self.place, "its files cannot be listed", REACH)
         self._records = [self._record(number, names) for number in range(len(sizes))]
         self._opened = lru_cache(maxsize=OPEN_SHARDS)(self._arrays)
 

@@ -176,7 +176,7 @@ def test_a_shard_without_its_record_counts_for_nothing(tmp_path, monkeypatch):
     def killed(self, name, array):
         if name.endswith("term_ids"):
             raise KeyboardInterrupt
-        write(self, name, array)
+        return write(self, name, array)
 
     monkeypatch.setattr(Folder, "write_array", killed)
     with pytest.raises(KeyboardInterrupt):
@@ -186,6 +186,24 @@ def test_a_shard_without_its_record_counts_for_nothing(tmp_path, monkeypatch):
     write_shard(folder, 0, IDS[0], shard(0))
     seal(folder, 1, {})
     assert_equal(StoredVectors(tmp_path).shard(0), shard(0))
+
+
+def test_a_folder_may_have_any_name(tmp_path):
+    for name in ("a b", "a%20b", "a#b", "a?b", "a|b", "%", "日本"):
+        written(tmp_path / name)
+        StoredVectors(tmp_path / name).check()
+        assert (tmp_path / name / MANIFEST).is_file(), name
+    assert len(list(tmp_path.iterdir())) == 7
+
+
+def test_zeros_are_written_as_any_other_numbers(tmp_path):
+    folder = Folder(tmp_path)
+    write_shard(folder, 0, ["b", "a"], Vectors(dense=np.zeros((2, 3), np.float32)))
+    seal(folder, 1, {})
+    np.testing.assert_array_equal(StoredVectors(tmp_path).shard(0).dense, np.zeros((2, 3)))
+    (tmp_path / "shard-00000/dense/c/0/0").unlink()
+    with pytest.raises(InputError, match="shard-00000/dense/c/0/0: missing"):
+        StoredVectors(tmp_path)
 
 
 def test_integers_are_within_half_a_step(store):
