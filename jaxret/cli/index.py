@@ -17,7 +17,12 @@ def index(
     output: Annotated[Path, typer.Option("--output", help="The folder of the index.")],
     language: Language = "en",
     analyzer: AnalyzerName = None,
-    dtype: Annotated[str, typer.Option("--dtype", help="Of the vectors: float32, bfloat16 or int8.")] = "float32",
+    vectors: Annotated[
+        str | None, typer.Option("--vectors", help="What jaxret encode made of the same, copied; else encoded now.")
+    ] = None,
+    dtype: Annotated[
+        str | None, typer.Option("--dtype", help="Of the vectors encoded now: float32 (the default), bfloat16 or int8.")
+    ] = None,
     nbits: Annotated[
         int | None, typer.Option("--nbits", help="1, 2 or 4: compress the tokens too, for search --mode plaid.")
     ] = None,
@@ -35,14 +40,21 @@ def index(
     mesh_shape: MeshShape = "-1,1,1",
     dry_run: DryRun = False,
 ) -> None:
-    """Encodes a corpus and indexes it for BM25, and compressed on demand, ready for `jaxret search`."""
+    """Encodes a corpus, or copies its vectors, and makes of it all that `jaxret search` needs."""
     from jaxret.cli.encode import corpus_on_disk, named, text_encoder
     from jaxret.cli.progress import progress
     from jaxret.search import analyzers
+    from jaxret.search.corpus import open_store
     from jaxret.search.dtypes import check_dtype
     from jaxret.search.index import build_index
     from jaxret.search.plaid.build import PlaidSettings
 
+    if str(output).startswith("gs:"):
+        fix = "Give --output a path; vectors in a bucket can be given as --vectors."
+        raise InputError("--output", f"{output}: an index is a folder on a disk", fix)
+    if vectors is not None and dtype is not None:
+        raise InputError("--dtype", "is of vectors that are encoded now", "Leave it out, or --vectors.")
+    dtype = dtype or "float32"
     check_dtype(dtype)
     sizes = {"num_centroids": num_centroids, "points_per_centroid": points_per_centroid}
     chosen = {name: size for name, size in sizes.items() if size is not None}
@@ -53,7 +65,9 @@ def index(
     with corpus_on_disk(data, None if dry_run else output) as corpus:
         encoder, step = text_encoder(model, step, mesh_shape)
         if dry_run:
+            if vectors is not None:
+                open_store(vectors, encoder, corpus)
             print(f"would index {len(corpus)} documents of {data} with {named(model, step)} into {output}")
             return
-        build_index(output, encoder, model, step, corpus, language, progress, analyzer, dtype, compression)
+        build_index(output, encoder, model, step, corpus, language, progress, analyzer, dtype, compression, vectors)
         print(f"{output}: {len(corpus)} documents, {named(model, step)}")

@@ -76,6 +76,23 @@ class Folder:
             except ValueError as error:
                 raise self._unwritten(name, error) from None
 
+    def copy(self, other: Folder, name: str) -> None:
+        """A file of another folder into this one: linked where both are on one file system.
+
+        Raises:
+          InputError: the file cannot be read, or not be written here.
+        """
+        if not self._remote and not other._remote:
+            try:
+                Path(self.path(name)).parent.mkdir(parents=True, exist_ok=True)
+                return os.link(other.path(name), self.path(name))
+            except OSError:  # another file system, or one without links, or an older file
+                pass
+        value = other.read(name)
+        if value is None:
+            raise InputError(other.path(name), "missing", FIX)
+        self.write(name, value)
+
     def read_json(self, name: str, digest: str | None = None) -> Any:
         """What a JSON file says; with a digest, only if it is the file's SHA-256.
 

@@ -13,6 +13,7 @@ from jaxret.errors import InputError
 from jaxret.files import existing_folder, read_json, write_json
 from jaxret.runtime.checksums import with_checksum, without_checksum
 from jaxret.search.bm25 import BM25
+from jaxret.search.copying import copy_store
 from jaxret.search.corpus import encode_corpus, open_store, passage_texts
 from jaxret.search.documents import AGAIN, Document, Documents, write_documents
 from jaxret.search.encode import TextEncoder
@@ -89,6 +90,7 @@ def build_index(
     analyzer_name: str | None = None,
     dtype: str = "float32",
     compression: PlaidSettings | None = None,
+    vectors: str | Path | None = None,
 ) -> Path:
     """Makes an index; finished parts of a killed run are kept. The description is written last.
 
@@ -101,17 +103,21 @@ def build_index(
       progress: of the documents that are encoded, and of those that are compressed.
       dtype: of the stored vectors, see `encode_corpus`.
       compression: of compressed token vectors, which are made besides; None for none.
+      vectors: a complete store of the same, which is copied (see `copy_store`); None to encode the corpus.
 
     Raises:
-      InputError: the vectors cannot be compressed so, or the folder holds the index of another model or corpus.
+      InputError: the vectors cannot be compressed so, or are of another model or corpus, as the folder's may be.
     """
     folder = Path(folder)
     if compression is not None:
         if "multi_vector" not in encoder.model.config.heads:
             raise InputError("nbits", "the model makes no token vectors", "Leave it out, or use another model.")
         check_packing(encoder.model.config.token_width, compression.nbits)
-    with progress("encode", len(corpus)) if progress else nullcontext() as advance:
-        encode_corpus(encoder, corpus, folder / VECTORS, advance, dtype)
+    with progress("copy" if vectors else "encode", len(corpus)) if progress else nullcontext() as advance:
+        if vectors:
+            copy_store(vectors, folder / VECTORS, encoder, corpus, advance)
+        else:
+            encode_corpus(encoder, corpus, folder / VECTORS, advance, dtype)
     if compression is not None:
         stored = open_store(folder / VECTORS, encoder, corpus)
         with progress("compress", len(corpus)) if progress else nullcontext() as advance:

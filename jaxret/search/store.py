@@ -238,6 +238,10 @@ class StoredVectors:
             parts.append(decoded(self._chosen(number, positions[mine] - self.starts[number])))
         return joined(parts).chosen(places)
 
+    def files(self, number: int) -> list[str]:
+        """Names of a shard's files, in its folder, without its record."""
+        return list(self._records[number]["files"])
+
     def check(self) -> None:
         """Reads everything; raises InputError where a file is damaged."""
         for number in range(len(self._records)):

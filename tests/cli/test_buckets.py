@@ -44,6 +44,18 @@ def test_a_bucket_serves_as_a_disk_does(jaxret, bucket, trained, beir_of_animals
         {path.name: path.read_text() for path in tmp_path.glob(f"{name}/runs/*")} for name in ("bucket", "disk")
     )
     assert one == other and len(one) == 3
+    index = ("index", "--model", trained, "--data", beir_of_animals, "--vectors", STORE)
+    code, _, err = jaxret(*index, "--output", tmp_path / "index")
+    assert code == 0, err
+    assert {name: (tmp_path / name.replace("animals", "index/vectors", 1)).read_bytes() for name in whole} == whole
+    assert jaxret("search", "a hen", "--index", tmp_path / "index", "--mode", "dense")[0] == 0
+    code, _, err = jaxret(*index, "--output", "gs://bucket/index")
+    assert code == 2 and "jaxret: --output: gs:/bucket/index: an index is a folder on a disk. Give" in err
+    code, _, err = jaxret(*index, "--output", tmp_path / "other", "--dtype", "int8")
+    assert code == 2 and "jaxret: --dtype: is of vectors that are encoded now. Leave it out, or --vectors." in err
+    code, _, err = jaxret(*index, "--output", tmp_path / "other", "--step", 0, "--dry_run")
+    assert code == 2 and f"jaxret: {STORE}/vectors.json: made with another model" in err
+    assert not (tmp_path / "other").exists()
     for command, file in ((encode, "claim.json"), (evaluate, "vectors.json")):
         code, _, err = jaxret(*command, "--step", 0)
         assert code == 2 and f"jaxret: {STORE}/{file}: made with another model. Encode the corpus again" in err
