@@ -99,9 +99,9 @@ def atomic_folder(path: str | Path) -> Iterator[Path]:
 
 @contextmanager
 def scratch_folder(path: str | Path) -> Iterator[Path]:
-    """A folder beside `path` for what is needed until `path` is there; it goes however the block is left.
+    """A folder beside `path` for what is needed for a while, removed at the end.
 
-    What it leaves where this process is killed is removed as with `atomic`.
+    What a process that was killed left behind is removed as with `atomic`, by the next one that names the same `path`.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)

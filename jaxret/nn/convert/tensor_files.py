@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Mapping
 from contextlib import ExitStack
 from pathlib import Path
@@ -12,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from jaxret.errors import InputError
-from jaxret.files import read_json, write_json
+from jaxret.files import read_json, scratch_folder, write_json
 from jaxret.nn.convert.lazy_tensor import LazyTensor
 from jaxret.nn.convert.safe_pickle import pickled_tensors
 from jaxret.nn.convert.safetensors_format import SafetensorsWriter, safetensors_in
@@ -97,22 +96,21 @@ def write_safetensors(
                 writer.add(name, array)
             writer.close(metadata)
         return
-    path.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=".weights.", dir=path) as folder:
-        shards, num_parameters = _shards(Path(folder), tensors, max_shard_bytes, metadata)
+    with scratch_folder(path / "weights") as folder:
+        shards, num_parameters = _shards(folder, tensors, max_shard_bytes, metadata)
         names = ["model.safetensors"]
         if len(shards) > 1:
             names = [f"model-{i:05d}-of-{len(shards):05d}.safetensors" for i in range(1, len(shards) + 1)]
             weight_map = {tensor: name for name, shard in zip(names, shards, strict=True) for tensor in shard.entries}
             totals = {"total_parameters": num_parameters, "total_size": sum(shard.num_bytes for shard in shards)}
-            write_json(Path(folder) / NAMES[1], {"metadata": totals, "weight_map": dict(sorted(weight_map.items()))})
+            write_json(folder / NAMES[1], {"metadata": totals, "weight_map": dict(sorted(weight_map.items()))})
         for old in path.iterdir():
             if OURS.fullmatch(old.name):
                 old.unlink()
         for shard, name in zip(shards, names, strict=True):
             os.replace(shard.path, path / name)
         if len(shards) > 1:
-            os.replace(Path(folder) / NAMES[1], path / NAMES[1])
+            os.replace(folder / NAMES[1], path / NAMES[1])
 
 
 def _shards(
