@@ -19,7 +19,7 @@ from jaxret.search.exact import ExactSearch
 from jaxret.search.hybrid import HYBRIDS, HybridSettings, hybrid_runs, result_scores
 from jaxret.search.runs import Run, first
 from jaxret.search.store import StoredVectors
-from jaxret.search.vectors import Vectors
+from jaxret.search.vectors import Vectors, check_finite
 
 MODES = ("dense", "lexical", "multi_vector")
 SYSTEMS = ("bm25", *MODES, "fusion", *HYBRIDS)
@@ -96,6 +96,7 @@ def model_runs(
     """
     document_ids, vectors = documents
     queries = encoder.queries(list(texts))
+    check_finite(queries, "query", ids)
     runs, deep = {}, min(hybrid.candidates, len(document_ids)) if hybrid else 0
     for mode in MODES:
         depth = max(k if mode in modes else 0, deep if mode != "multi_vector" else 0)

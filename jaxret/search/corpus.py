@@ -33,7 +33,7 @@ from jaxret.search.store import (
     shard_bounds,
     write_shard,
 )
-from jaxret.search.vectors import Vectors
+from jaxret.search.vectors import Vectors, check_finite
 
 CLAIM = "claim.json"
 ID_BYTES = 40  # of a token's id, in a list
@@ -170,5 +170,7 @@ def encoded_now(
     encoder: TextEncoder, corpus: Corpus, progress: Callable[[int], None] | None = None
 ) -> tuple[list[str], Vectors]:
     """Ids and vectors of a corpus, in the order of a store, without writing one."""
-    texts = passage_texts(corpus, encoder.model.text.title_separator)
-    return list(store_ids(corpus)), encoder.passages(list(texts), progress)
+    texts, ids = passage_texts(corpus, encoder.model.text.title_separator), list(store_ids(corpus))
+    vectors = encoder.passages(list(texts), progress)
+    check_finite(vectors, "document", ids)
+    return ids, vectors

@@ -26,7 +26,8 @@ def quantized(x: Float[np.ndarray, "n k"]) -> tuple[Int8[np.ndarray, "n k"], Flo
     """Integers and scales; `integers * scale` is `x` to half a scale, a 127th of the vector's largest number."""
     scales = (np.abs(x).max(axis=1, initial=0) / LARGEST).astype(np.float32)
     divisors = np.where(scales > 0, scales, 1)[:, None]
-    return np.rint(x / divisors).clip(-LARGEST, LARGEST).astype(np.int8), scales
+    with np.errstate(invalid="ignore"):  # of what is not finite, as its scale says
+        return np.rint(x / divisors).clip(-LARGEST, LARGEST).astype(np.int8), scales
 
 
 def stored_as(vectors: Vectors, dtype: str) -> Vectors:

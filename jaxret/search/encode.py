@@ -106,10 +106,11 @@ def _one_text(embeddings: Embeddings, row: int) -> tuple:
     if embeddings.lexical is None:
         return dense, tokens, None, None
     weights = np.asarray(embeddings.lexical.weights[row], np.float32)
-    kept = weights > 0
+    kept = ~(weights <= 0)  # NaN too, so that it is found
     if embeddings.lexical.ids is None:
         return dense, tokens, np.flatnonzero(kept).astype(np.int32), weights[kept]
     terms, inverse = np.unique(embeddings.lexical.ids[row][kept], return_inverse=True)
     best = np.zeros(len(terms), np.float32)
-    np.maximum.at(best, inverse, weights[kept])
+    with np.errstate(invalid="ignore"):
+        np.maximum.at(best, inverse, weights[kept])
     return dense, tokens, terms.astype(np.int32), best

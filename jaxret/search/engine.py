@@ -26,7 +26,7 @@ from jaxret.search.plaid.stages import published_pruning
 from jaxret.search.runs import Run
 from jaxret.search.store import MANIFEST, StoredVectors
 from jaxret.search.top_k import NOTHING
-from jaxret.search.vectors import Vectors
+from jaxret.search.vectors import Vectors, check_finite
 
 MODES = (*EXACT, "plaid", "bm25")
 
@@ -84,10 +84,10 @@ class Engine:
         wanted = {"corpus": index.description.corpus, "documents": len(index.documents)}
         check_identity(f"{self._stored.place}/{MANIFEST}", self._stored.manifest, wanted)
         self.facts: dict[str, Any] = {"system": mode}
-        self._ranked: Callable[[list[str], Advance], tuple[np.ndarray, np.ndarray]]
+        self._ranked: Callable[[Sequence[str], list[str], Advance], tuple[np.ndarray, np.ndarray]]
         if mode == "bm25":
             self.facts["bm25"] = asdict(index.bm25.settings)
-            self._ranked = lambda questions, advance: index.bm25.top_k(questions, k, advance)
+            self._ranked = lambda _, questions, advance: index.bm25.top_k(questions, k, advance)
         elif encoder is None:
             raise InputError("--mode", f"{mode} needs the model that made the index", "Give its encoder, or use bm25.")
         else:
@@ -97,8 +97,9 @@ class Engine:
             search = self._searcher(index, encoder, mode, k, memory_budget_gb, share, pruning or {})
             rule = "multi_vector" if mode == "plaid" else mode
 
-            def ranked(questions: list[str], advance: Advance) -> tuple[np.ndarray, np.ndarray]:
+            def ranked(ids: Sequence[str], questions: list[str], advance: Advance) -> tuple[np.ndarray, np.ndarray]:
                 queries = encoder.queries(questions)
+                check_finite(queries, "query", ids)
                 scores, positions = search(queries, advance)
                 empty = positions == EMPTY
                 scores = np.where(empty, 0, scores) / query_divisors(queries, rule, config.maxsim)[:, None]
@@ -145,7 +146,7 @@ class Engine:
         """
         total = len(texts) if self._mode == "plaid" else len(self._documents)
         with progress(f"search by {self._mode}", total) if progress else nullcontext() as advance:
-            scores, positions = self._ranked(list(texts), advance)
+            scores, positions = self._ranked(ids, list(texts), advance)
         filled = positions != NOTHING
         found, places = np.unique(positions[filled], return_inverse=True)
         rows = np.full(positions.shape, NOTHING, np.int64)
@@ -156,7 +157,7 @@ class Engine:
         """The best documents, best first."""
         if not question.strip():
             raise InputError("question", "is empty", "Type some words.")
-        scores, positions = self._ranked([question], None)
+        scores, positions = self._ranked([question], [question], None)
         ranked = zip(positions[0].tolist(), scores[0].tolist(), strict=True)
         return [self._hit(question, position, score) for position, score in ranked if position >= 0]
 

@@ -26,7 +26,7 @@ from jaxret.search.reduced import ReducedSearch
 from jaxret.search.reduced_dense import ReducedDense
 from jaxret.search.reduced_maxsim import ReducedMaxSim
 from jaxret.search.store import StoredVectors
-from jaxret.search.vectors import Vectors
+from jaxret.search.vectors import Vectors, check_finite
 
 LEXICAL_FORMS = ("by_vocabulary", "pairwise")
 REDUCED: dict[str, type[ReducedSearch]] = {"dense": ReducedDense, "multi_vector": ReducedMaxSim}
@@ -51,8 +51,8 @@ class ExactSearch:
         the former where the devices are CPUs.
 
     Raises:
-      InputError: k is larger than the corpus, the corpus lacks the representation, no such form, or without a budget
-        the corpus is more than the devices have left.
+      InputError: k is larger than the corpus, the corpus lacks the representation or is not finite, no such form, or
+        without a budget the corpus is more than the devices have left.
     """
 
     def __init__(
@@ -75,6 +75,8 @@ class ExactSearch:
             problem = f"unknown {lexical_form!r}"
             raise InputError("lexical_form", problem, f"Choose one of {', '.join(LEXICAL_FORMS)}.")
         corpus.needed(MODES[mode].arrays[0])
+        if isinstance(corpus, Vectors):  # what is stored was checked then
+            check_finite(corpus, "document")
         self.mode, self.k, self._share = mode, k, share
         products, corpus_bytes = compute_dtype(dtype), corpus.nbytes(MODES[mode].arrays)
         on_cpus = mesh.devices.flat[0].platform == "cpu"
@@ -106,8 +108,9 @@ class ExactSearch:
           progress: hears how many more documents are scored, in the end all of them.
 
         Raises:
-          InputError: the memory budget is too small.
+          InputError: the memory budget is too small, or a query is not finite.
         """
+        check_finite(queries, "query")
         found = self._searched(queries, _Scored(progress, len(queries)))
         return best_of_processes(*found) if self._share[1] > 1 else found
 

@@ -26,6 +26,7 @@ from jaxret.search.exact import ExactSearch
 from jaxret.search.pairs import Pair, Scores, query_divisors, vector_scores
 from jaxret.search.run_files import read_run
 from jaxret.search.runs import Run
+from jaxret.search.vectors import check_finite
 
 PAIRS_AT_ONCE = 2048
 PARTS_HELD = 4
@@ -158,6 +159,7 @@ class ModelRanker:
     def top_k(self, ids: Sequence[str], texts: Sequence[str], k: int) -> Run:
         """As `Ranker` has it: exact search, scores by the model's own rule."""
         queries = self._encoder.queries(list(texts))
+        check_finite(queries, "query", ids)
         scores, positions = self._searched(min(k, len(self._stored)))(queries)
         divisors = query_divisors(queries, self._mode, self._encoder.model.config.maxsim)
         return Run.from_top_k(ids, self._ids, positions, scores / divisors[:, None])

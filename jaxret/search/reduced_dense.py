@@ -135,6 +135,8 @@ class ReducedDense(ReducedSearch):
         """The best k of some queries' candidates, `[q n]`; the batch may hold more rows. The block is written over."""
         documents = np.unique(candidates)
         documents = documents[documents != EMPTY]
+        if not len(documents):  # all scores overflowed
+            return np.full((len(candidates), self._k), -np.inf, np.float32), candidates[:, : self._k]
         parts = [np.asarray(self._scores(batch, part)) for part in self._chosen(documents, block)]
         columns = np.minimum(np.searchsorted(documents, candidates), len(documents) - 1)
         found = np.take_along_axis(np.concatenate(parts, axis=1)[: len(candidates)], columns, axis=1)

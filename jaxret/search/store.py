@@ -30,7 +30,7 @@ from jaxret.errors import InputError
 from jaxret.runtime.checksums import with_checksum, without_checksum
 from jaxret.search.dtypes import decoded
 from jaxret.search.folder import FIX, REACH, Folder, StoredArray
-from jaxret.search.vectors import Ragged, Vectors
+from jaxret.search.vectors import Ragged, Vectors, check_finite
 
 MANIFEST, RECORD, IDS = "vectors.json", "shard.json", "ids.jsonl"
 FORMAT = 3
@@ -56,7 +56,12 @@ def has_shard(store: Folder, number: int) -> bool:
 
 
 def write_shard(store: Folder, number: int, ids: Sequence[str], vectors: Vectors) -> None:
-    """Writes one shard; without its record, which comes last, it counts for nothing."""
+    """Writes one shard; without its record, which comes last, it counts for nothing.
+
+    Raises:
+      InputError: a document's vectors are not finite, or the store cannot be written.
+    """
+    check_finite(vectors, "document", ids)
     shard = shard_name(number)
     lines = "".join(json.dumps(name, ensure_ascii=False) + "\n" for name in ids).encode()
     store.write(f"{shard}/{IDS}", lines)

@@ -12,6 +12,8 @@ import numpy as np
 from jaxret.errors import InputError
 from jaxret.nn.retriever import Embeddings, RetrieverConfig, Terms
 
+CHECKED_ROWS = 2**16  # of an array at a time
+
 
 @dataclass(frozen=True)
 class Ragged:
@@ -163,3 +165,26 @@ class Vectors:
 
     def __len__(self) -> int:
         return len(next(part for part in (self.dense, self.tokens, self.term_ids) if part is not None))
+
+
+def check_finite(vectors: Vectors, side: str, ids: Sequence[str] | None = None) -> None:
+    """Raises InputError where a number is NaN or infinite.
+
+    Args:
+      vectors: of some texts.
+      side: what the texts are, "query" or "document".
+      ids: of the texts; without them the error counts from 0.
+    """
+    for field in dataclasses.fields(vectors):
+        part = getattr(vectors, field.name)
+        values = part.values if isinstance(part, Ragged) else part
+        if values is None or values.dtype.kind == "i":
+            continue
+        for start in range(0, len(values), CHECKED_ROWS):
+            finite = np.isfinite(values[start : start + CHECKED_ROWS])
+            if not finite.all():
+                row = start + int(np.argmin(finite.reshape(len(finite), -1).all(axis=1)))
+                text = int(np.searchsorted(part.offsets, row, side="right")) - 1 if isinstance(part, Ragged) else row
+                place = f"{side} {text}" if ids is None else f"{side} {ids[text]!r}"
+                problem = f"{field.name} holds NaN or an infinite number"
+                raise InputError(place, problem, "Look for NaN in the model, or for numbers too large for the dtype.")

@@ -5,6 +5,7 @@ from contextlib import contextmanager
 from dataclasses import asdict
 
 import jax
+import numpy as np
 import pytest
 
 from jaxret.data.beir import BeirFolder
@@ -65,6 +66,17 @@ def test_a_question_and_a_run_find_the_same(made, encoder, beir_of_animals, mode
     assert [hit.document.id for hit in hits] == found and len(found) >= 3
     assert all(hit.document.text == texts[hit.document.id] for hit in hits)
     assert sorted(run.documents) == sorted(found), "ids of what was found, and no others"
+
+
+def test_a_query_that_is_not_finite_is_named(made, encoder, monkeypatch):
+    engine, queries = Engine(load_index(made), encoder, "dense", 3), encoder.queries
+    broken = queries(["the hen", "the owl"])
+    broken.dense[1, 0] = np.inf
+    monkeypatch.setattr(encoder, "queries", lambda _: broken)
+    with pytest.raises(
+        InputError, match=r"^query 'q1': dense holds NaN or an infinite number\. Look for NaN in the model"
+    ):
+        engine.run(["q0", "q1"], ["the hen", "the owl"])
 
 
 class Told:

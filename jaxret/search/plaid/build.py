@@ -149,7 +149,7 @@ def tokens_of(vectors: Vectors, settings: PlaidSettings) -> Ragged:
     tokens = vectors.needed("tokens")
     check_packing(tokens.values.shape[1], settings.nbits)
     lengths = np.linalg.norm(tokens.values, axis=1)
-    wrong = np.flatnonzero(np.abs(lengths - 1) > LENGTH_TOLERANCE)
+    wrong = np.flatnonzero(~(np.abs(lengths - 1) <= LENGTH_TOLERANCE))  # NaN too
     if len(wrong):
         problem = f"a token vector of length {lengths[wrong[0]]:.3f}, but compressed vectors are of length 1"
         raise InputError("documents", problem, "Use a model that normalises its token vectors.")

@@ -23,7 +23,7 @@ from jaxret.search.budget import check_room
 from jaxret.search.plaid.index import PlaidIndex
 from jaxret.search.plaid.shards import Shard, held_bytes, shards
 from jaxret.search.plaid.stages import Pruning, candidates, num_listed, probed_cells, pruned, published_pruning, ranked
-from jaxret.search.vectors import Vectors
+from jaxret.search.vectors import Vectors, check_finite
 
 QUERY_BATCH = 16
 SMALLEST_CAPACITY = 256
@@ -81,8 +81,9 @@ class PlaidSearch:
         """Scores and positions of the best k documents for each query, best first; ties by ascending position.
 
         A document without tokens is never found. Where fewer than k are found, the last slots have the score -inf and
-        the position `jaxret.ops.topk.EMPTY`.
+        the position `jaxret.ops.topk.EMPTY`. Raises InputError where a query is not finite.
         """
+        check_finite(queries, "query")
         found: list[list[np.ndarray]] = [[np.zeros((0, self.k), np.float32), np.zeros((0, self.k), np.int32)]]
         starts = range(0, len(queries), self._batch)
         with ThreadPoolExecutor(self._lanes) as pool:

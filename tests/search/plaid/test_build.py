@@ -144,6 +144,7 @@ def test_a_new_index_takes_the_old_one_s_place_at_the_end_only(tmp_path, corpus,
         ({"nbits": 3}, 1, 16, "nbits: 3. Choose one of 1, 2, 4"),
         ({"num_centroids": 0}, 1, 16, "num_centroids: 0"),
         ({}, 2, 16, "a token vector of length 2.000"),
+        ({}, np.nan, 16, "a token vector of length nan"),
         ({}, 1, 12, "12 dimensions, no multiple of 8"),
     ],
 )

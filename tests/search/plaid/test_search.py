@@ -12,6 +12,7 @@ from jaxret.search.plaid.index import PlaidIndex
 from jaxret.search.plaid.search import PlaidSearch
 from jaxret.search.plaid.shards import held_bytes, shards
 from jaxret.search.plaid.stages import UNPRUNED, Pruning, published_pruning
+from jaxret.search.vectors import Ragged
 from tests.search.plaid.conftest import built, clustered
 
 
@@ -158,3 +159,10 @@ def test_a_budget_that_the_corpus_does_not_fit_is_refused_with_what_it_needs(ind
 def test_what_is_held_is_what_the_budget_counts(index):
     arrays = jax.tree.leaves(shards(index, 1))
     assert sum(array.nbytes for array in arrays) <= held_bytes(index) + 8 * len(index.codec.centroids)
+
+
+def test_queries_that_are_not_finite_are_named(index, queries):
+    broken = dataclasses.replace(queries, tokens=Ragged(queries.tokens.values.copy(), queries.tokens.offsets))
+    broken.tokens.values[queries.tokens.offsets[3]] = np.nan
+    with pytest.raises(InputError, match=r"^query 3: tokens holds NaN"):
+        PlaidSearch(index, mesh(1), 2)(broken)
