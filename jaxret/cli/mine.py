@@ -58,7 +58,6 @@ def mine(
     ones: the table at the end says how many queries, and why. Only the layout beir keeps the scores.
     """
     from jaxret.data.beir import BeirFolder
-    from jaxret.files import scratch_folder
     from jaxret.search import analyzers
     from jaxret.search.miner import Miner
     from jaxret.search.mining import MiningSettings
