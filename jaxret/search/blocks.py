@@ -31,15 +31,17 @@ class BlockSizes(NamedTuple):
       documents: of a block of dense or lexical vectors.
       tile_tokens: of a tile, about; a tile is one product.
       tiles: of a block.
+      queries: of tokens, that are scored together; fewer are padded less where their lengths differ.
     """
 
     documents: int
     tile_tokens: int
     tiles: int
+    queries: int = 64
 
 
 # A CPU is fastest with products that its caches hold; an accelerator wants a millisecond's work at a time.
-SIZES = {"cpu": BlockSizes(4096, 1024, 16), "gpu": BlockSizes(32768, 4096, 64), "tpu": BlockSizes(32768, 4096, 64)}
+SIZES = {"cpu": BlockSizes(4096, 1024, 16, 32), "gpu": BlockSizes(32768, 4096, 64), "tpu": BlockSizes(32768, 4096, 64)}
 
 
 class Group(NamedTuple):

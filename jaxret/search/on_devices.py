@@ -127,7 +127,7 @@ class DeviceSearch:
           scored: hears of how many queries and documents more.
         """
         scores, positions = (np.empty((len(queries), self.k), dtype) for dtype in (np.float32, np.int32))
-        for batches, chosen in query_batches(self.mode, queries, self._vocab_size):
+        for batches, chosen in query_batches(self.mode, queries, self._vocab_size, self.sizes.queries):
             self._check_devices(batches, queries)
             placed = jax.device_put(_cast(batches, self._dtype), NamedSharding(self.mesh, WHOLE))
             found = self._scanned(placed, partial(scored, sum(map(len, chosen))))

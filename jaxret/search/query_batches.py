@@ -16,7 +16,9 @@ LENGTH = 8  # what the tokens of a query are a multiple of
 PORTION_BYTES = 2**28
 
 
-def query_batches(mode: str, queries: Vectors, vocab_size: int) -> Iterator[tuple[list[Any], list[np.ndarray]]]:
+def query_batches(
+    mode: str, queries: Vectors, vocab_size: int = 0, most: int = BATCH[1]
+) -> Iterator[tuple[list[Any], list[np.ndarray]]]:
     """Portions of the queries that fit in memory beside the corpus: batches, and which queries each of them holds.
 
     A batch is what `ops.block_scores` takes; rows past its last query repeat its first. Queries of tokens come in the
@@ -27,11 +29,12 @@ def query_batches(mode: str, queries: Vectors, vocab_size: int) -> Iterator[tupl
       mode: "dense", "lexical" or "multi_vector".
       queries: their vectors.
       vocab_size: length of a lexical vector.
+      most: queries of tokens in a batch.
     """
     few, many = BATCH
     order = np.arange(len(queries))
     if mode == "multi_vector":
-        many //= 2  # as fast where queries are of one length, and faster where they are not
+        many = min(many, most)
         order = np.argsort(-queries.needed("tokens").lengths, kind="stable")
     size = few if len(queries) <= few else many
     batches, chosen, held = list[Any](), list[np.ndarray](), 0

@@ -116,7 +116,7 @@ class ReducedDense(ReducedSearch):
 
     def _rescored(self, queries: Vectors, candidates: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """The best k of each query's candidates, their scores in float32."""
-        portions = list(batching.query_batches("dense", queries, 0))
+        portions = list(batching.query_batches("dense", queries))
         batches = [jax.device_put(batch) for portion, _ in portions for batch in portion]
         chosen = [rows for _, portion in portions for rows in portion]
         scores = np.empty((len(queries), self._k), np.float32)

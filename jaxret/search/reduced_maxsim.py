@@ -75,7 +75,7 @@ class ReducedMaxSim(ReducedSearch):
             return self._plain(queries, scored)
         scan = self._scan(queries, scored)
         places = dict[int, tuple[QueryTokens, int]]()
-        for batches, chosen in query_batches("multi_vector", queries, 0):
+        for batches, chosen in query_batches("multi_vector", queries, most=self._plain.sizes.queries):
             for batch, rows in zip(batches, chosen, strict=True):
                 places |= {row: (batch, place) for place, row in enumerate(rows.tolist())}
         scores = np.full((len(queries), self._k), -np.inf, np.float32)
