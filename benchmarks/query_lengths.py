@@ -8,11 +8,10 @@ is in float32, without a scan in bfloat16.
 """
 
 import os
-import time
+from functools import partial
 from statistics import median
 
-import numpy as np
-from token_vectors import first_vectors, options
+from token_vectors import first_vectors, in_turn, options
 
 from jaxret.search import exact
 from jaxret.search import query_batches as batching
@@ -31,17 +30,9 @@ def main() -> None:
     exact.REDUCED.clear()
     search = exact.ExactSearch("multi_vector", corpus, encoder.mesh, min(100, len(corpus)))
     forms = {"each batch for itself": EIGHT, "all to the longest": -(-int(lengths.max()) // EIGHT) * EIGHT}
-    found, first, times = {}, {}, {form: [] for form in forms}
-    for number in range(args.rounds + 1):
-        for form, batching.LENGTH in forms.items():
-            start = time.perf_counter()
-            found[form] = search(queries)
-            seconds = time.perf_counter() - start
-            times[form].append(seconds) if number else first.update({form: seconds})
-    ours, other = found.values()
-    assert ours[0].tobytes() == other[0].tobytes() and np.array_equal(ours[1], other[1])
-    for form, seconds in times.items():
-        print(f"{form}: {median(seconds):.2f} s, the first call {first[form]:.2f} s")
+    times = in_turn(search, queries, forms, partial(setattr, batching, "LENGTH"), args.rounds)
+    for form, (first, *seconds) in times.items():
+        print(f"{form}: {median(seconds):.2f} s, the first call {first:.2f} s")
     print(f"the same bits; {len(os.sched_getaffinity(0))} cores, medians of {args.rounds} rounds")
 
 

@@ -7,10 +7,10 @@ Token vectors of a BEIR folder's first passages and first judged queries, from a
 """
 
 import os
-import time
+from functools import partial
 from statistics import median
 
-from token_vectors import first_vectors, options
+from token_vectors import first_vectors, in_turn, options
 
 from jaxret.search.exact import ExactSearch
 from jaxret.search.reduced_maxsim import ReducedMaxSim
@@ -29,15 +29,8 @@ def main() -> None:
         reduced = search._searched
         assert isinstance(reduced, ReducedMaxSim), "this CPU has no products of bfloat16, or the corpus is too small"
         forms = {"scan in bfloat16": reduced, "float32": reduced._plain}
-        found, times = {}, {form: [] for form in forms}
-        for number in range(args.rounds + 1):
-            for form, search._searched in forms.items():
-                start = time.perf_counter()
-                found[form] = search(queries)
-                times[form] += [time.perf_counter() - start] if number else []
-        ours, plain = found.values()
-        assert ours[0].tobytes() == plain[0].tobytes() and (ours[1] == plain[1]).all()
-        seconds = {form: median(each) for form, each in times.items()}
+        times = in_turn(search, queries, forms, partial(setattr, search, "_searched"), args.rounds)
+        seconds = {form: median(each[1:]) for form, each in times.items()}
         words = ", ".join(f"{form} {value:.2f} s" for form, value in seconds.items())
         ratio = seconds["float32"] / seconds["scan in bfloat16"]
         more = (

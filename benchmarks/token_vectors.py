@@ -1,10 +1,13 @@
 """Token vectors of a BEIR folder for the benchmarks of late interaction."""
 
 import argparse
+import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 from processes import HERE, minilm
 
 
@@ -33,6 +36,22 @@ def first_vectors(args: argparse.Namespace, documents: int) -> tuple[Any, Any, A
     passages = passage_texts(data.corpus, encoder.model.text.title_separator)
     corpus = encoder.passages([passages[row] for row in range(min(documents, len(passages)))])
     return encoder, corpus, encoder.queries(judged(data, args.split)[1][: args.queries])
+
+
+def in_turn(
+    search: Any, queries: Any, forms: dict[str, Any], choose: Callable[[Any], None], rounds: int
+) -> dict[str, list[float]]:
+    """Seconds of a search in each of its forms: the first call, which compiles, and so many more; all give the same."""
+    found, seconds = {}, {form: [] for form in forms}
+    for _ in range(rounds + 1):
+        for form, value in forms.items():
+            choose(value)
+            start = time.perf_counter()
+            found[form] = search(queries)
+            seconds[form].append(time.perf_counter() - start)
+    (scores, positions), *others = found.values()
+    assert all(other[0].tobytes() == scores.tobytes() and np.array_equal(other[1], positions) for other in others)
+    return seconds
 
 
 def options(description: str, queries: int) -> argparse.ArgumentParser:

@@ -102,10 +102,10 @@ def evaluate(
             return
         runs: dict[str, Run] = {}
         facts: dict[str, Any] = {}
-        system, place = (model, step, mesh_shape), (scratch, memory_budget_gb)
+        system, room = (model, step, mesh_shape), (scratch, memory_budget_gb)
         with one_job(distributed) as share:
             if modes or hybrid:
-                runs, facts = _searched(system, folder.corpus, vectors, asked, modes, k, hybrid, place, share)
+                runs, facts = _searched(system, folder.corpus, vectors, asked, modes, k, hybrid, room, share)
             if share[0] == 0:
                 if "bm25" in names or "fusion" in names:
                     runs["bm25"], facts["bm25"] = _bm25(folder.corpus, language, asked, k, analyzer, scratch)
@@ -184,14 +184,14 @@ def _hybrid(names: list[str], weights: str, depth: str) -> HybridSettings | None
     return settings if set(names) & set(HYBRIDS) else None
 
 
-def _searched(system, corpus, store, asked, modes, k, hybrid, place, share) -> tuple[dict[str, Run], dict[str, Any]]:
+def _searched(system, corpus, store, asked, modes, k, hybrid, room, share) -> tuple[dict[str, Run], dict[str, Any]]:
     from jaxret.cli.encode import encode_into, text_encoder
     from jaxret.cli.progress import progress
     from jaxret.eval.systems import model_runs
     from jaxret.runtime.manifest import machine
     from jaxret.search.corpus import affordable_documents, encoded_now, open_store, store_ids
 
-    (encoder, step), (scratch, memory_budget_gb) = text_encoder(*system), place
+    (encoder, step), (scratch, memory_budget_gb) = text_encoder(*system), room
     found: Vectors | StoredVectors
     if store is None and scratch is None:
         with progress("encode", len(corpus)) as advance:
